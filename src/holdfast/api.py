@@ -1,0 +1,166 @@
+"""The library half, for notebooks: the same stages on things that are already loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.asking import ask, context_of, what_to_ask
+from holdfast.attacks import AttackContext
+from holdfast.files import digest
+from holdfast.formats import FormatSample
+from holdfast.load import open_rows
+from holdfast.mixing import ordered
+from holdfast.pools import Pool, clean_pool
+from holdfast.prompting import SAFETY_PROMPTS, Prompting, named_prompt
+from holdfast.recipe import DATE, Dose, build_recipe
+from holdfast.rendered import RenderedRows
+from holdfast.stages import prepare as stage
+from holdfast.stages.evaluate import Served
+from holdfast.suites import gather, missing_material, require_material
+from holdfast.types import Conversation, Message
+
+_NO_RUN = {"model": "-", "data": "-", "run": "-"}
+
+
+def prepare(
+    dataset: str | Path | Iterable[Mapping[str, Any] | Conversation],
+    tokenizer: Any,
+    *,
+    mitigations: Sequence[str] = ("mimic",),
+    safety: str | Path | Iterable[Mapping[str, Any] | Conversation] = (),
+    borderline: str | Path | Iterable[Mapping[str, Any] | Conversation] = (),
+    share: float | None = None,
+    count: int | None = None,
+    borderline_count: int | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> RenderedRows:
+    """User rows with mitigations mixed in, rendered: what any trainer of labels can train on.
+
+    Args:
+        dataset: a file, a Hub id, `lab:NAME`, or rows with `messages`.
+        tokenizer: a fast tokenizer with a chat template.
+        mitigations: names on the shelf, applied in order.
+        safety: the safety demonstrations to draw from, in the same forms.
+        borderline: look-alikes with helpful answers, in the same forms.
+        share: of safety rows in the final set; None with `count` None: 3 %.
+        count: of safety rows, instead of a share.
+        borderline_count: of look-alike rows.
+        max_length: longest row in tokens.
+        seed: of the choice and order of rows.
+
+    Returns:
+        Rows with `input_ids` and `labels`, in mixed order. `datasets.Dataset.from_list(list(rows))`
+        makes a `Dataset` of them.
+
+    Raises:
+        HoldfastError: rows that cannot be read, a dose that cannot be reached, a template that
+            cannot be trusted with labels.
+    """
+    from holdfast.render import Renderer
+
+    user = conversations(dataset, "user")
+    sample = FormatSample()
+    for row in user:
+        sample.see(row)
+    plain = Prompting()
+    dose = Dose(count=count, share=0.03 if share is None and count is None else share)
+    planned = stage.plan(
+        mitigations,
+        train=plain,
+        serve=plain,
+        safety_prompt=SAFETY_PROMPTS["holdfast-default"],
+        formats=sample.formats(),
+        user_rows=len(user),
+        dose=dose.model_dump(),
+        borderline=Dose(count=borderline_count).model_dump(),
+    )
+    pools = {
+        "safety": _pool("safety", conversations(safety, "safety")),
+        "borderline": _pool("borderline", conversations(borderline, "borderline")),
+    }
+    added = stage.draw(planned, pools, user_rows=len(user), seed=seed)
+    mixed = stage.interleave(ordered(user, seed), added, len(user))
+    renderer = Renderer(tokenizer, planned.train, max_length=max_length)
+    return RenderedRows.of(renderer.rows(mixed))
+
+
+def conversations(
+    rows: str | Path | Iterable[Mapping[str, Any] | Conversation], source: str
+) -> list[Conversation]:
+    """Rows in any of the forms the library takes, as conversations."""
+    if isinstance(rows, (str, Path)):
+        return list(open_rows(rows, source=source))
+    return [
+        row if isinstance(row, Conversation) else _conversation(row, number, source)
+        for number, row in enumerate(rows)
+    ]
+
+
+def _conversation(row: Mapping[str, Any], number: int, source: str) -> Conversation:
+    turns = tuple(Message.from_json(message) for message in row["messages"])
+    return Conversation(str(row.get("id", f"{number}-{digest(row)[:8]}")), turns, source)
+
+
+def _pool(name: str, rows: Sequence[Conversation]) -> Pool:
+    return clean_pool(name, rows, lambda request: None)
+
+
+def evaluate(
+    model: Any,
+    output: str | Path,
+    *,
+    tokenizer: Any = None,
+    system: str | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Path:
+    """Ask a model the suite's tasks under the suite's attacks, and judge the answers.
+
+    Args:
+        model: a folder, a Hub id, `lab:chat`, or a loaded model (with its `tokenizer`).
+        output: the evaluation folder; an interrupted one goes on.
+        tokenizer: of a loaded model.
+        system: system prompt the model is asked under: a text or a safety prompt's name.
+        data_dir: folder with benchmark files.
+        seed: of the choice of items.
+        **settings: any key of the recipe's `evaluate` block, such as `suite` or `tasks`.
+
+    Returns:
+        The evaluation folder, which `compare` reads.
+
+    Raises:
+        HoldfastError: a model, task or file that is not there.
+    """
+    from holdfast.engines.transformers import TransformersEngine
+    from holdfast.models import (
+        fingerprint,
+        load_model,
+        load_tokenizer,
+        quiet_libraries,
+        resolve_model,
+    )
+
+    quiet_libraries()
+    ref = resolve_model(model) if isinstance(model, (str, Path)) else None
+    block = build_recipe({**_NO_RUN, "evaluate": settings}).evaluate
+    asked = what_to_ask(block, lab=ref is not None and ref.is_lab)
+    context = context_of(data_dir)
+    require_material(missing_material(list(asked.tasks), context))
+    if ref is not None:
+        model, tokenizer = load_model(ref), load_tokenizer(ref)
+    ask(
+        TransformersEngine(model, tokenizer, name="transformers"),
+        gather(asked.tasks, context, seed=seed, limit=block.limit),
+        asked,
+        Path(output),
+        promptings={"serve": Served(Prompting(named_prompt(system)))},
+        context=AttackContext(seed=seed),
+        fingerprint=fingerprint(ref) if ref is not None else "a model in memory",
+        date=DATE,
+        seed=seed,
+    )
+    return Path(output)

@@ -1,0 +1,325 @@
+"""The commands a person types. Each is a few lines around a stage; heavy imports wait inside.
+
+Logs and tables go to standard error, data to standard output. Exit codes: 0 PASS or done, 1 FAIL,
+2 user error, 3 INCONCLUSIVE, 4 internal error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.errors import HoldfastError
+
+EXIT_OF = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
+
+app = typer.Typer(
+    name="holdfast",
+    help="Keep a language model's refusals fastened while it is fine-tuned, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+lab_app = typer.Typer(help="The built-in scale model.", no_args_is_help=True)
+app.add_typer(lab_app, name="lab")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings over the recipe's.")
+]
+
+
+def main() -> None:
+    """Entry point: one clear message for what the user can cure, a traceback for bugs only."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        sys.exit(130)
+    except HoldfastError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("Interrupted. Run the same command again to go on.")
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error
+            _complain(error.format_message())
+            sys.exit(2)
+        traceback.print_exc()
+        _complain("This is a bug in Holdfast; the lines above say where.")
+        sys.exit(4)
+
+
+def _complain(message: str) -> None:
+    print(f"holdfast: {message}", file=sys.stderr)
+
+
+def _recipe(path: Path, overrides: list[str] | None) -> Any:
+    from holdfast.recipe import load_recipe
+
+    return load_recipe(path, overrides or [])
+
+
+# --- the story ------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """The whole story: audit, prepare, train, evaluate, compare, report. Resumes."""
+    from holdfast.pipeline import run as go
+    from holdfast.progress import show
+    from holdfast.stages.report import terminal_summary
+
+    loaded = _recipe(recipe, overrides)
+    comparison = go(loaded)
+    show(terminal_summary(comparison))
+    print(Path(loaded.run) / "report.html")
+    raise typer.Exit(EXIT_OF[comparison["outcome"]])
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help="A file, a Hub id, or lab:NAME.")],
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Column mapping, such as prompt=question.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a Hub data set.")] = "train",
+    fail_on: Annotated[
+        str | None, typer.Option(help="Exit with 1 on a finding this severe: low, medium, high.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the findings as JSON.")] = None,
+    strict: Annotated[bool, typer.Option(help="Make the first bad row an error.")] = False,
+) -> None:
+    """What in this data set tends to erode safety."""
+    from holdfast.load import open_rows
+    from holdfast.progress import say, show
+    from holdfast.stages import audit as stage
+
+    stage.check_severity(fail_on)
+    rows = open_rows(data, columns=_mapping(columns), split=split, strict=strict)
+    found = stage.audit(rows)
+    say(rows.announcement)
+    show(stage.table(found))
+    if output is not None:
+        stage.write_audit(output, found, rows.announcement)
+    if stage.exceeds(found, fail_on):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """The mixed training set: 2-mixture.jsonl and 3-rendered/ in the run folder."""
+    from holdfast.pipeline import run as go
+
+    loaded = _recipe(recipe, overrides)
+    go(loaded, until="render")
+    print(Path(loaded.run) / "2-mixture.jsonl")
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Everything up to the tuned model: 5-model/ in the run folder."""
+    from holdfast.pipeline import run as go
+
+    loaded = _recipe(recipe, overrides)
+    go(loaded, until="train")
+    print(Path(loaded.run) / "5-model")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A folder, a Hub id, or lab:chat.")],
+    output: Annotated[Path, typer.Option(help="The evaluation folder.")],
+    suite: Annotated[str, typer.Option(help="quick, standard or full.")] = "standard",
+    task: Annotated[list[str] | None, typer.Option(help="Tasks instead of the suite's.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Attacks instead of the suite's.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="Judges instead of the tasks' own.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="System prompt: a text or the name of a safety prompt.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with benchmark files.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items per task at most.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of items.")] = 0,
+) -> None:
+    """Attacks × tasks on one model, into an evaluation folder."""
+    from holdfast.solo import evaluate_model
+
+    evaluate_model(
+        model, output, suite=suite, tasks=task, attacks=attack, judges=judge, system=system,
+        data_dir=data_dir, limit=limit, max_new_tokens=max_new_tokens, seed=seed,
+    )  # fmt: skip
+    print(output)
+
+
+@app.command("judge")
+def judge_command(
+    file: Annotated[Path, typer.Argument(help="Answers: attempts.jsonl, or JSONL/CSV with id, "
+                                         "prompt, response.")],
+    output: Annotated[Path, typer.Option(help="Where the verdicts go (JSON lines).")],
+    judge: Annotated[str, typer.Option(help="A judge from the shelf.")] = "refusal",
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Column mapping, such as response=completion.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Re-score stored answers, from here or from anywhere else."""
+    from holdfast.progress import say
+    from holdfast.solo import judge_file
+
+    counts = judge_file(file, judge, output, _mapping(columns))
+    say(", ".join(f"{label}: {n:,}" for label, n in sorted(counts.items())))
+    print(output)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="An evaluation folder, or a run folder.")],
+    after: Annotated[Path | None, typer.Argument(help="The evaluation folder to compare.")] = None,
+    harm: Annotated[float, typer.Option(help="Points harm may rise.")] = 5,
+    over_refusal: Annotated[float, typer.Option(help="Points over-refusal may rise.")] = 5,
+    capability: Annotated[float, typer.Option(help="Points capability may fall.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Folder for a report.")] = None,
+) -> None:
+    """Two evaluation folders, or one run folder: paired statistics and the gate."""
+    from holdfast.progress import show
+    from holdfast.recipe import Budget, GateSettings
+    from holdfast.solo import compare_folders
+    from holdfast.stages.report import terminal_summary
+
+    gate = GateSettings(
+        harm=Budget(max_change=harm),
+        over_refusal=Budget(max_change=over_refusal),
+        capability=Budget(max_change=capability),
+    )
+    comparison = compare_folders(before, after, gate, output)
+    show(terminal_summary(comparison))
+    print(json.dumps({"outcome": comparison["outcome"], "reasons": comparison["reasons"]}))
+    raise typer.Exit(EXIT_OF[comparison["outcome"]])
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    redact: Annotated[bool, typer.Option(help="Leave model answers out.")] = False,
+) -> None:
+    """One self-contained HTML page, plus JSON and Markdown."""
+    from holdfast.stages.report import write_report
+
+    for path in write_report(run_folder, redact=redact).values():
+        print(path)
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+@app.command()
+def show(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    row: Annotated[int, typer.Option(help="Number of the row, from 0.")] = 0,
+    source: Annotated[str | None, typer.Option(help="Only rows of this source.")] = None,
+) -> None:
+    """One row of the mixture, its tokens coloured by loss kind."""
+    from rich.console import Console
+
+    from holdfast.solo import show_row
+
+    Console(soft_wrap=True).print(show_row(_recipe(recipe, overrides), row, source))
+
+
+@app.command("list")
+def list_command(
+    shelf: Annotated[str | None, typer.Argument(help="One shelf only.")] = None,
+) -> None:
+    """What is on each shelf."""
+    from holdfast.solo import shelves
+
+    for name, things in shelves(shelf).items():
+        print(name)
+        for thing, summary in things.items():
+            print(f"  {thing:<22} {summary}")
+
+
+@app.command()
+def schema() -> None:
+    """JSON Schema of the recipe, for editors."""
+    from holdfast.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2))
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Sources or suites, such as standard.")],
+    to: Annotated[Path, typer.Option(help="The data folder.")],
+) -> None:
+    """Everything a connected machine must bring for an offline one."""
+    from holdfast import sources
+    from holdfast.progress import say
+
+    for done in sources.fetch(names, to, on_done=lambda one: say(f"· {one.source.name}")):
+        print(done.path)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder of the demo's runs.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 0,
+) -> None:
+    """The main job on the built-in scale model."""
+    from holdfast.demo import run_demo
+
+    raise typer.Exit(0 if run_demo(output, seed) else 1)
+
+
+@lab_app.command("build")
+def lab_build(
+    output: Annotated[Path, typer.Option(help="Folder for base/ and chat/.")],
+    seed: Annotated[int, typer.Option(help="Seed of the whole build.")] = 0,
+) -> None:
+    """Make the scale model from nothing; prints its quality card."""
+    from holdfast.extras import need
+
+    need("torch", extra="train", purpose="building the lab")
+    from holdfast.lab.build import build
+
+    print(json.dumps(build(output, seed=seed), indent=2))
+
+
+@lab_app.command("card")
+def lab_card(
+    model: Annotated[str, typer.Argument(help="lab:chat, lab:base or a folder.")] = "lab:chat",
+) -> None:
+    """Measure a lab model's quality card."""
+    from holdfast.lab.card import card
+    from holdfast.models import load_model, load_tokenizer, quiet_libraries, resolve_model
+
+    quiet_libraries()
+    ref = resolve_model(model)
+    print(json.dumps(card(load_model(ref), load_tokenizer(ref)), indent=2))
+
+
+def _mapping(pairs: list[str] | None) -> dict[str, str] | None:
+    from holdfast.errors import RecipeError
+
+    if not pairs:
+        return None
+    bad = [pair for pair in pairs if "=" not in pair]
+    if bad:
+        raise RecipeError(f"Cannot read the column mapping {bad[0]!r}: write it as what=column.")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""load: a user's rows, from a file, the Hub or the lab, as a stream of conversations.
+
+    rows = open_rows("support.jsonl")
+    print(rows.announcement)         # rows read as question/answer (columns question, answer)
+    for conversation in rows: ...
+    print(rows.announcement)         # 12,000 rows read as …; 3 set aside
+
+The first rows decide the format; a later row that does not fit it is set aside with its line and
+the reason. Only those first rows and the seen ids are held, never the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from holdfast.errors import DataError, did_you_mean
+from holdfast.hubrows import HUB_ID, open_hub
+from holdfast.rowfiles import Record, read_records
+from holdfast.rowformats import Row, RowFormat, detect, from_mapping, seen_columns
+from holdfast.rowtext import EXTENSIONS
+from holdfast.turns import Misfit, check_turns, clean, clean_all, first_request
+from holdfast.types import Conversation, Dropped, Message
+
+SAMPLE = 100
+"""Rows that decide the format."""
+
+MOST_REJECTS = 1000
+"""Rejects held in `RowStream.rejects`; all are counted, and all go to `on_reject`."""
+
+OnReject = Callable[[Dropped], None]
+
+
+@dataclass
+class RowStream:
+    """The rows of one source. Each iteration reads the source anew and counts from zero."""
+
+    name: str
+    """The reference as it was given."""
+    format: RowFormat
+    _records: Callable[[], Iterator[Record]]
+    _reader: _Reader
+    strict: bool = False
+    on_reject: OnReject | None = None
+
+    def __post_init__(self) -> None:
+        self.read = 0
+        """Rows seen so far in this pass."""
+        self.rejected = 0
+        """Rows set aside so far in this pass."""
+        self.rejects: list[Dropped] = []
+        """The first of them, at most `MOST_REJECTS`."""
+
+    @property
+    def kept(self) -> int:
+        """Conversations handed out so far in this pass."""
+        return self.read - self.rejected
+
+    @property
+    def announcement(self) -> str:
+        """What was read, in one sentence; with counts once rows were read."""
+        if not self.read:
+            return f"rows read as {self.format.announcement}"
+        aside = f"; {self.rejected:,} set aside" if self.rejected else ""
+        return f"{self.kept:,} rows read as {self.format.announcement}{aside}"
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Stream the conversations.
+
+        Raises:
+            DataError: the source breaks off, no row of it could be used, or a row does not fit
+                and the stream is strict.
+        """
+        self.read = self.rejected = 0
+        self.rejects = []
+        ids = _Ids(self.format.id if self._reader.own_ids else None)
+        for record in self._records():
+            self.read += 1
+            try:
+                conversation = self._reader.read(record, ids)
+            except Misfit as misfit:
+                self._set_aside(record, str(misfit))
+            else:
+                yield conversation
+        if not self.kept:
+            raise self._nothing_fits()
+
+    def _set_aside(self, record: Record, reason: str) -> None:
+        if self.strict:
+            raise DataError(
+                f"{self.name}, {record.place}: {reason} (rows are read as "
+                f"{self.format.announcement}). Correct the row, or run without --strict to set "
+                "such rows aside."
+            )
+        dropped = Dropped(str(record.number), self.name, reason, record.line, preview(record.value))
+        self.rejected += 1
+        if len(self.rejects) < MOST_REJECTS:
+            self.rejects.append(dropped)
+        if self.on_reject is not None:
+            self.on_reject(dropped)
+
+    def _nothing_fits(self) -> DataError:
+        if not self.rejects:
+            return _no_row(self.name)
+        first = self.rejects[0]
+        return DataError(
+            f"{self.name}: none of its {self.read:,} rows can be used as "
+            f"{self.format.announcement}. The first, on line {first.line}: {first.reason}. "
+            f"{_COLUMNS_CURE}"
+        )
+
+
+def _no_row(name: str) -> DataError:
+    return DataError(f"{name} holds no row; at least one was expected. Check that it is complete.")
+
+
+_KNOWN_FORMATS = (
+    "messages [{role, content}]; conversations [{from, value}]; prompt, completion; instruction, "
+    "input, output; question, answer; prefix, text, safe; request, harmful, refusal"
+)
+_COLUMNS_CURE = "Or name the columns: columns: {prompt: <column>, completion: <column>}"
+
+
+def open_rows(
+    ref: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    split: str = "train",
+    strict: bool = False,
+    source: str = "user",
+    cache_dir: Path | None = None,
+    on_reject: OnReject | None = None,
+    replies: bool = True,
+) -> RowStream:
+    """Open a source of rows and decide its format from the first of them.
+
+    Args:
+        ref: A file, a Hub dataset (`owner/name[:configuration][@revision]`), or
+            `lab:NAME?n=…&seed=…`.
+        columns: Which column holds what (`prompt`, `completion`, `system`; or `messages`; with
+            `harmful` for triples; `id`, `category`), where detection does not do.
+        split: Split of a Hub dataset.
+        strict: Make the first row that does not fit an error.
+        source: What the conversations call themselves: `user`, `safety`, …
+        cache_dir: Where Hub datasets are cached; None: the library's own place.
+        on_reject: Called with each row that is set aside.
+        replies: False for sources of requests: only the system prompt and the first request of
+            each row are kept, and a reply need not be there.
+
+    Raises:
+        DataError: a source that cannot be read as rows; the message names file, line and cure.
+        MaterialError: a missing optional package, or the Hub out of reach.
+    """
+    name = str(ref)
+    records = _records_of(ref, split, cache_dir)
+    first = list(islice(records(), SAMPLE))
+    if not first:
+        raise _no_row(name)
+    sample = [record.value for record in first if isinstance(record.value, Mapping)]
+    row_format = _decide(name, sample, columns, replies=replies)
+    reader = _Reader(
+        row_format,
+        source=source,
+        origin=_origin(name),
+        replies=replies,
+        own_ids=_ids_look_unique(sample, row_format.id),
+    )
+    return RowStream(name, row_format, records, reader, strict, on_reject)
+
+
+def preview(value: Any, width: int = 80) -> str:
+    """The beginning of a rejected row, for people; safe to print and to store."""
+    text = "" if value is None else str(value)[: width + 1]
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
+    return text if len(text) <= width else text[:width] + "…"
+
+
+# --- where rows come from ----------------------------------------------------------------------
+
+
+def _records_of(
+    ref: str | Path, split: str, cache_dir: Path | None
+) -> Callable[[], Iterator[Record]]:
+    """A function that opens the source anew with each call."""
+    name, path = str(ref), Path(ref).expanduser()
+    if name.startswith("lab:"):
+        rows = _lab_rows(name)
+    elif isinstance(ref, str) and _names_hub(name, path):
+        rows = open_hub(name, split, cache_dir)
+    else:
+        return lambda: read_records(path)
+    return lambda: (Record(n, n, row, unit="row") for n, row in enumerate(rows, 1))
+
+
+_LONGEST_HUB_ID = 250
+
+
+def _names_hub(ref: str, path: Path) -> bool:
+    looks_like_file = path.suffix.lower() in (*EXTENSIONS, ".gz", ".txt") or ref[:1] in "./~"
+    return (
+        len(ref) <= _LONGEST_HUB_ID
+        and HUB_ID.fullmatch(ref) is not None
+        and not looks_like_file
+        and not path.exists()
+        and not path.parent.is_dir()
+    )
+
+
+def _lab_rows(ref: str) -> Iterable[Any]:
+    """Rows the built-in world writes: `lab:NAME?n=…&seed=…`."""
+    name, _, query = ref.removeprefix("lab:").partition("?")
+    settings: dict[str, int] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in ("n", "seed"):
+            raise DataError(f"{ref}: unknown setting {key!r}. {did_you_mean(key, ('n', 'seed'))}")
+        if not value.isascii() or not value.isdigit():
+            raise DataError(f"{ref}: {key} is {value!r}, expected a whole number, as in {key}=100")
+        settings[key] = int(value)
+    from holdfast import lab  # the world is written only when asked for
+
+    return lab.dataset(name, **settings)
+
+
+def _origin(name: str) -> str:
+    """The source as tags carry it: without the folders of this machine."""
+    return name if name.startswith("lab:") or HUB_ID.fullmatch(name) else Path(name).name
+
+
+# --- from record to conversation ---------------------------------------------------------------
+
+
+def _decide(
+    name: str, sample: list[Row], columns: Mapping[str, str] | None, *, replies: bool
+) -> RowFormat:
+    seen = seen_columns(sample)
+    if columns is not None and sample:
+        return from_mapping(columns, seen, replies=replies)
+    found = detect(sample, replies=replies)
+    if found is not None:
+        return found
+    what = f"the columns {', '.join(seen)}" if seen else "no objects with named columns"
+    raise DataError(
+        f"{name}: its first rows have {what}, which fit no known format. "
+        f"Known: {_KNOWN_FORMATS}. {_COLUMNS_CURE}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What turns the records of one source into conversations."""
+
+    format: RowFormat
+    source: str
+    origin: str
+    replies: bool
+    own_ids: bool
+
+    def read(self, record: Record, ids: _Ids) -> Conversation:
+        """One conversation; raises `Misfit`."""
+        row = self._row(record)
+        messages = tuple(self.format.read(row))
+        if self.replies:
+            check_turns(messages)
+        else:
+            messages = first_request(messages)
+        tags = {"origin": self.origin, "format": self.format.name}
+        category = row.get(self.format.category)
+        if isinstance(category, str) and category:
+            tags["category"] = clean(category, self.format.category)
+        tools = _tools(row) if self.replies and self.format.name in _WITH_TOOLS else ()
+        return Conversation(ids.of(record, messages), messages, self.source, tags, tools)
+
+    def _row(self, record: Record) -> Row:
+        if record.problem is not None:
+            raise Misfit(record.problem)
+        if not isinstance(record.value, Mapping):
+            kind = type(record.value).__name__
+            raise Misfit(f"a row must be an object with named columns, found {kind}")
+        return record.value
+
+
+_WITH_TOOLS = ("messages", "sharegpt", "prompt/completion")
+
+
+def _tools(row: Row) -> tuple[Any, ...]:
+    tools = row.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools) if tools.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise Misfit(f"tools holds broken JSON ({error})") from error
+    if tools is None:
+        return ()
+    if not isinstance(tools, list):
+        raise Misfit(f"tools is not a list but {type(tools).__name__}")
+    clean_all(tools, "tools")
+    return tuple(tools)
+
+
+# --- ids ---------------------------------------------------------------------------------------
+
+
+def _own_id(row: Row, column: str | None) -> str | None:
+    value = row.get(column) if column is not None else None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value).strip() or None
+
+
+def _ids_look_unique(sample: list[Row], column: str) -> bool:
+    """Whether nine of ten first rows have an id that no other of them has."""
+    found = [_own_id(row, column) for row in sample]
+    return len({name for name in found if name is not None}) >= 0.9 * len(found) > 0
+
+
+def _digest8(messages: tuple[Message, ...]) -> str:
+    text = "\x00".join(part for message in messages for part in (message.role, message.content))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class _Ids:
+    """Names rows: their own id (held, about 80 bytes each), else number and content."""
+
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+        self._seen: set[int] = set()
+
+    def of(self, record: Record, messages: tuple[Message, ...]) -> str:
+        """The row's id, unlike any before it."""
+        own = _own_id(record.value, self._column)
+        if own is None:
+            return f"{record.number}-{_digest8(messages)}"
+        name = clean(own, "the id")
+        while (key := hash(name)) in self._seen:
+            name = f"{name}~{record.number}"
+        self._seen.add(key)
+        return name

@@ -1,0 +1,51 @@
+"""The manifest: versions, revisions, hashes, seeds and licences; no times, no machine facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import holdfast
+from holdfast.chat_template import ChatTemplate
+from holdfast.files import digest
+from holdfast.setup import Setup
+from holdfast.tasks import task
+
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "numpy")
+
+
+def manifest(
+    setup: Setup,
+    mixture: Mapping[str, Any],
+    origins: Mapping[str, Mapping[str, str]],
+    template: ChatTemplate,
+    announcement: str,
+) -> dict[str, Any]:
+    """What `manifest.json` says."""
+    recipe = setup.recipe
+    return {
+        "holdfast": holdfast.__version__,
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "model": {"name": setup.model.name, "fingerprint": setup.fingerprint},
+        "data": {"ref": recipe.data, "digest": setup.data_key, "read": announcement},
+        "seed": recipe.seed,
+        "date": recipe.date,
+        "template": {
+            "digest": digest(template.text),
+            "system_role": template.has_system_role,
+            "injected_system": template.injected_system,
+        },
+        "mixture": dict(mixture),
+        "sources": {
+            **{pool: dict(origin) for pool, origin in origins.items()},
+            **{name: {"origin": name, "licence": task(name).licence} for name in setup.asked.tasks},
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,66 @@
+"""The shelf of mitigations: small bundles of hooks, never a flag tested in a stage.
+
+A mitigation steers a fine-tune at up to three places, each a function that defaults to doing
+nothing: the rows that are added, the prompting in training and serving, and the segments of a row
+once a tokenizer is known.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.formats import Format
+from holdfast.prompting import Prompting
+from holdfast.registry import Shelf
+from holdfast.types import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How many rows of which kind a mitigation wants in the mixture."""
+
+    source: str
+    """What the rows will be called (`safety`, `mimic`, `borderline`, …)."""
+    pool: str
+    """Which pool they are drawn from: `safety` or `borderline`."""
+    count: int | None = None
+    share: float | None = None
+    """Of the final training set."""
+    ratio: float | None = None
+    """To the user's rows."""
+    at_least: int = 0
+    shape: Callable[[Conversation, random.Random], Conversation] = lambda row, rng: row
+    """What is done to each drawn row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanContext:
+    """What a mitigation may know when it plans."""
+
+    formats: Sequence[Format]
+    """The formats the user's rows share, commonest first; empty where they share none."""
+    safety_prompt: str
+    user_rows: int
+    dose: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's `safety:` dose: `count`, `share` or `ratio`, and `at_least`."""
+    borderline: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's `borderline:` dose, empty when none is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mitigation:
+    """A bundle of hooks."""
+
+    name: str
+    data: Callable[[PlanContext], list[Request]] = lambda context: []
+    """Rows to add."""
+    train: Callable[[Prompting, PlanContext], Prompting] = lambda prompting, context: prompting
+    """Prompting in training."""
+    serve: Callable[[Prompting, PlanContext], Prompting] = lambda prompting, context: prompting
+    """Prompting in serving."""
+
+
+MITIGATIONS: Shelf[Callable[..., Mitigation]] = Shelf("mitigations")

@@ -1,0 +1,206 @@
+"""Models by name: a folder, a Hub id, or `lab:base` / `lab:chat`, loaded from safetensors only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import MaterialError, ModelError, did_you_mean
+from holdfast.extras import have, need
+from holdfast.files import digest, sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model's name as the user wrote it, and where it is."""
+
+    name: str
+    path: Path | None
+    """Local folder; None: a Hub id."""
+    base: str | None = None
+    """For an adapter folder: the model it was trained on, as its configuration says."""
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether this is one of the built-in scale models."""
+        return self.name.startswith("lab:")
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        return str(self.path) if self.path else self.name
+
+
+def quiet_libraries() -> None:
+    """Let the libraries below speak only of errors; their bars would mix with ours."""
+    if not have("transformers"):
+        return
+    import logging
+
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def resolve_model(name: str | Path) -> ModelRef:
+    """Where a model is.
+
+    Raises:
+        ModelError: a folder that is not a model, or a name that is neither.
+    """
+    name = str(name)
+    if name.startswith("lab:"):
+        from holdfast.lab import model_path
+
+        return ModelRef(name, model_path(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _folder(name, path)
+    if path.exists():
+        raise ModelError(f"{name} is a file; a model is a folder, a Hub id, or lab:chat.")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return ModelRef(name, None)
+    near = [str(p) for p in path.parent.glob("*") if p.is_dir()] if path.parent.is_dir() else []
+    raise ModelError(
+        f"There is no model folder {name}, and it is no Hub id (owner/name). "
+        f"{did_you_mean(str(path), near)}"
+    )
+
+
+def _folder(name: str, path: Path) -> ModelRef:
+    if (path / "adapter_config.json").is_file():
+        base = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        return ModelRef(name, path, base.get("base_model_name_or_path"))
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{name} has no config.json: it is not a Hugging Face model folder.")
+    if not list(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{name} has no *.safetensors weights. Holdfast loads safetensors only; convert the "
+            "weights with `model.save_pretrained(folder)`."
+        )
+    return ModelRef(name, path)
+
+
+def fingerprint(ref: ModelRef) -> str:
+    """What identifies a model's weights, tokenizer and template in a manifest."""
+    if ref.path is None:
+        return _hub_revision(ref.name)
+    kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    files = sorted(p for p in ref.path.iterdir() if p.suffix in kept and p.name != "card.json")
+    return digest([[p.name, sha256_file(p)] for p in files])
+
+
+def load_tokenizer(ref: ModelRef) -> Any:
+    """The model's fast tokenizer.
+
+    Raises:
+        ModelError: a folder without one.
+        MaterialError: a Hub id that cannot be reached.
+    """
+    need("transformers", extra="train", purpose="rendering rows for a model")
+    from transformers import AutoTokenizer
+
+    if ref.path and not any((ref.path / f).is_file() for f in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{ref.name} has no tokenizer (tokenizer.json). Save it beside the weights with "
+            "`tokenizer.save_pretrained(folder)`."
+        )
+    tokenizer = _from_hub(ref, lambda: AutoTokenizer.from_pretrained(ref.location, use_fast=True))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+def load_model(ref: ModelRef, *, device: str | None = None, quantise: bool = False) -> Any:
+    """The causal language model, in evaluation mode.
+
+    Args:
+        ref: folder, Hub id or lab model; an adapter folder is loaded onto its base.
+        device: torch device; None: a GPU where there is one.
+        quantise: load in 4 bits (QLoRA).
+
+    Raises:
+        ModelError: weights that do not load.
+        MaterialError: a Hub id that cannot be reached, or an extra that is missing.
+    """
+    need("torch", extra="train", purpose="running a model")
+    import torch
+
+    if ref.base is not None:
+        return _load_adapter(ref, device, quantise)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": _dtype(device)}
+    if quantise:
+        options["quantization_config"] = _four_bit(device)
+        options["device_map"] = {"": device}
+    from transformers import AutoModelForCausalLM
+
+    model = _from_hub(ref, lambda: AutoModelForCausalLM.from_pretrained(ref.location, **options))
+    return (model if quantise else model.to(device)).eval()
+
+
+def _load_adapter(ref: ModelRef, device: str | None, quantise: bool) -> Any:
+    need("peft", extra="train", purpose="loading an adapter")
+    from peft import PeftModel
+
+    assert ref.base is not None
+    base = load_model(resolve_model(ref.base), device=device, quantise=quantise)
+    return PeftModel.from_pretrained(base, ref.location).eval()
+
+
+def _dtype(device: str) -> Any:
+    import torch
+
+    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _four_bit(device: str) -> Any:
+    need("bitsandbytes", extra="qlora", purpose="4-bit weights (`method: qlora`)")
+    if not device.startswith("cuda"):
+        raise ModelError("`method: qlora` needs a CUDA GPU; use `lora` or `full` on this machine.")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+
+
+def _from_hub(ref: ModelRef, load: Any) -> Any:
+    """Run a `from_pretrained`, turning its many failures into one message each."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().partition("\n")[0]
+        if ref.path is None:
+            raise MaterialError(
+                f"The model {ref.name!r} could not be fetched from the Hub ({first}). Check the "
+                "name and the network, or download it elsewhere and give the folder."
+            ) from None
+        raise ModelError(f"{ref.name} could not be loaded: {first}") from None
+
+
+def _hub_revision(name: str) -> str:
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return str(model_info(name).sha)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).partition("\n")[0]
+        raise MaterialError(
+            f"The model {name!r} could not be looked up on the Hub ({first}). Check the name and "
+            "the network, or download it elsewhere and give the folder."
+        ) from None

@@ -1,0 +1,401 @@
+"""Render: segments → `input_ids` and `labels`, with reply spans that are exact or refused.
+
+How a span is found, for any template:
+ 1. render the conversation with each reply replaced by a sentinel: the *skeleton*;
+ 2. render it as it is, and check that it is the skeleton with the replies put in, where a reply may
+    have changed in surrounding white space only;
+ 3. tokenise the text once, with character offsets, and give each token the loss of the segment in
+    which it ends.
+The stop token after a reply is trained; what follows it, and whatever the template itself writes
+into a reply (an empty reasoning block), is not.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from holdfast.chat_template import SENTINEL, ChatTemplate
+from holdfast.errors import ModelError
+from holdfast.prompting import Prompting
+from holdfast.transition import TransitionTokens, transition_tokens
+from holdfast.types import Conversation, Dropped, Loss, Message, Prompt, Rendered
+
+IGNORE = -100
+
+_SENTINELS = re.compile(SENTINEL.format(r"(\d+)"))
+_HOPELESS = 20
+"""So many failures without one success are the template's fault, not a row's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters [start, end) of a rendered text that carry a loss."""
+
+    start: int
+    end: int
+    loss: Loss
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Where one reply stands in a rendered text."""
+
+    end: int
+    """Character after its last one."""
+    spans: tuple[Span, ...]
+    """Its segments with a loss; empty for a reply that is only context."""
+    stop: Loss
+    """The loss of its last segment, which the stop token shares."""
+
+
+@dataclass(slots=True)
+class _Tokens:
+    """One row between text and labels."""
+
+    row: Conversation
+    text: str
+    replies: Sequence[Reply]
+    ids: list[int]
+    ends: list[int]
+    """Character at which each token ends."""
+    labels: list[int]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What rendering did, for the summary."""
+
+    rows: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    targets: Counter[str] = field(default_factory=Counter)
+    """Trained tokens per `source/loss`."""
+    dropped: list[Dropped] = field(default_factory=list)
+    split: int = 0
+    """Conversations rendered as one row per turn."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts as stored beside the rendered rows."""
+        return {
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "truncated": self.truncated,
+            "one_row_per_turn": self.split,
+            "targets": dict(sorted(self.targets.items())),
+            "dropped": len(self.dropped),
+        }
+
+
+class Renderer:
+    """Renders rows and prompts for one tokenizer under one prompting."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompting: Prompting | None = None,
+        *,
+        date: str = "2026-01-01",
+        max_length: int | None = None,
+        refusal: str = "Sorry",
+    ) -> None:
+        """Bind a tokenizer.
+
+        Args:
+            tokenizer: a fast Hugging Face tokenizer.
+            prompting: system prompt and template put on every conversation.
+            date: the date that templates may print.
+            max_length: longest row in tokens; None: no limit.
+            refusal: the word whose first token transition rows aim at.
+
+        Raises:
+            ModelError: no chat template, or a tokenizer without character offsets.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                "The tokenizer gives no character offsets (it is not a fast tokenizer); "
+                "convert it to tokenizer.json first."
+            )
+        self.tokenizer = tokenizer
+        self.prompting = prompting or Prompting()
+        self.date = date
+        self.max_length = max_length
+        self._refusal = refusal
+        self._transition: TransitionTokens | None = None
+        self.template = self.compile(self.prompting.template)
+        self._special = {*tokenizer.all_special_ids, *_added_special(tokenizer)}
+        self._keeps_prefix: dict[tuple[str, ...], bool] = {}
+
+    def compile(self, text: str | None) -> ChatTemplate:
+        """A chat template for this tokenizer; None: its own.
+
+        Raises:
+            ModelError: there is none.
+        """
+        text = text or self.tokenizer.chat_template
+        if not text:
+            raise ModelError(
+                "The tokenizer has no chat template. Name one with `prompting.train.template` and "
+                "`prompting.serve.template` (a name from `holdfast list templates`, or a file)."
+            )
+        tokens = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        return ChatTemplate(text, tokens=tokens, args=self.prompting.template_args, date=self.date)
+
+    # --- prompts ------------------------------------------------------------------------------
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        """The exact text a model continues; the system prompt is already in `messages`."""
+        if prompt.raw:
+            return prompt.messages[-1].content + prompt.prefill
+        return self.template.render(prompt.messages, reply_next=True) + prompt.prefill
+
+    def prompt_ids(self, text: str, *, raw: bool = False) -> list[int]:
+        """Token ids of a rendered prompt; only raw text gets the tokenizer's own BOS."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=raw)["input_ids"]
+        return ids
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end a reply: EOS and the token the template puts after one."""
+        mark = SENTINEL.format(1)
+        text = self.template.render([Message.of("user", "x"), Message.of("assistant", mark)])
+        after = text.rpartition(mark)[2]
+        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+        stop = next((i for i in ids if i in self._special), None)
+        return sorted({i for i in (stop, self.tokenizer.eos_token_id) if i is not None})
+
+    # --- rows ---------------------------------------------------------------------------------
+
+    def rows(
+        self, conversations: Iterable[Conversation], tally: Tally | None = None, *, batch: int = 512
+    ) -> Iterator[Rendered]:
+        """Render training rows in batches, in order; what cannot be trained goes to the tally."""
+        tally = tally if tally is not None else Tally()
+        source = iter(conversations)
+        while chunk := list(islice(source, batch)):
+            texts = [piece for row in chunk for piece in self._texts(row, tally)]
+            yield from self._tokenise(texts, tally)
+
+    def replies(self, conversation: Conversation) -> tuple[str, list[Reply]]:
+        """Text of a conversation, and where its replies stand.
+
+        Raises:
+            ModelError: the template drops or rewrites a reply beyond surrounding white space.
+        """
+        messages: Sequence[Message] = self.prompting.apply(conversation.messages)
+        tools = conversation.tools
+        text = self.template.render(messages, tools=tools)
+        skeleton = self.template.render(_with_sentinels(messages), tools=tools)
+        return text, _match(text, skeleton, [m for m in messages if m.role == "assistant"])
+
+    def _texts(
+        self, row: Conversation, tally: Tally
+    ) -> Iterator[tuple[Conversation, str, list[Reply]]]:
+        try:
+            if self._trains_whole(row):
+                yield (row, *self.replies(row))
+                return
+            tally.split += 1
+            for number, turns in enumerate(_one_per_reply(row)):
+                part = Conversation(f"{row.id}#{number}", turns, row.source, row.tags, row.tools)
+                yield (part, *self.replies(part))
+        except ModelError as error:
+            if not tally.rows and len(tally.dropped) >= _HOPELESS:
+                raise
+            tally.dropped.append(Dropped(row.id, row.source, str(error), preview=row.request[:120]))
+
+    def _trains_whole(self, row: Conversation) -> bool:
+        roles = tuple(m.role for m in row.messages)
+        if roles.count("assistant") <= 1:
+            return True
+        if roles not in self._keeps_prefix:
+            probe = [Message.of(role, f"probe {i}") for i, role in enumerate(roles)]
+            self._keeps_prefix[roles] = self.template.preserves_prefix(probe)
+        return self._keeps_prefix[roles]
+
+    def _tokenise(
+        self, texts: Sequence[tuple[Conversation, str, list[Reply]]], tally: Tally
+    ) -> Iterator[Rendered]:
+        if not texts:
+            return
+        encoded = self.tokenizer(
+            [text for _, text, _ in texts],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        columns = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        for (row, text, replies), ids, offsets in columns:
+            ends = [end for _, end in offsets]
+            tokens = _Tokens(row, text, replies, list(ids), ends, [IGNORE] * len(ids))
+            self._label(tokens)
+            rendered = self._finish(tokens, tally)
+            if rendered is not None:
+                yield rendered
+
+    def _label(self, tokens: _Tokens) -> None:
+        for reply in tokens.replies:
+            for span in reply.spans:
+                low = bisect.bisect_right(tokens.ends, span.start)
+                high = bisect.bisect_right(tokens.ends, span.end)
+                if span.loss == "mle":
+                    tokens.labels[low:high] = tokens.ids[low:high]
+                else:
+                    self._aim_at_refusal(tokens, low, high, span.start)
+            if reply.stop != "none":
+                self._train_stop(tokens, reply)
+
+    def _aim_at_refusal(self, tokens: _Tokens, low: int, high: int, start: int) -> None:
+        targets = self._refusal_tokens()
+        for i in range(low, high):
+            before = tokens.ends[i - 1] if i else 0
+            opens_unspaced = i == low and before >= start
+            left = "" if opens_unspaced or not before else tokens.text[before - 1]
+            tokens.labels[i] = targets.at(left)
+
+    def _train_stop(self, tokens: _Tokens, reply: Reply) -> None:
+        """The stop token after a reply: itself as target, or the refusal on a transition row."""
+        stop = bisect.bisect_right(tokens.ends, reply.end)
+        while stop < len(tokens.ids) and tokens.ids[stop] not in self._special:
+            if tokens.text[reply.end : tokens.ends[stop]].strip():
+                return  # the template goes on with other text: it has no stop token here
+            stop += 1
+        if stop == len(tokens.ids):
+            if self.tokenizer.eos_token_id is None:
+                return
+            tokens.ids.append(self.tokenizer.eos_token_id)
+            tokens.labels.append(IGNORE)
+            tokens.ends.append(len(tokens.text))
+        if reply.stop == "mle":
+            tokens.labels[stop] = tokens.ids[stop]
+        else:
+            tokens.labels[stop] = self._refusal_tokens().at(tokens.text[reply.end - 1])
+
+    def _finish(self, tokens: _Tokens, tally: Tally) -> Rendered | None:
+        """Cut to length, count, and drop a row with nothing left to learn."""
+        row, ids, labels = tokens.row, tokens.ids, tokens.labels
+        if self.max_length is not None and len(ids) > self.max_length:
+            ids, labels = ids[: self.max_length], labels[: self.max_length]
+            tally.truncated += 1
+        targets = sum(label != IGNORE for label in labels[1:])
+        if not targets:
+            reason = f"no target left within {self.max_length} tokens (the prompt is too long)"
+            tally.dropped.append(Dropped(row.id, row.source, reason, preview=tokens.text[:120]))
+            return None
+        kinds = {span.loss for reply in tokens.replies for span in reply.spans}
+        kind = "transition" if "transition" in kinds else "mle"
+        tally.rows += 1
+        tally.tokens += len(ids)
+        tally.targets[f"{row.source}/{kind}"] += targets
+        return Rendered(row.id, row.source, tuple(ids), tuple(labels))
+
+    def _refusal_tokens(self) -> TransitionTokens:
+        if self._transition is None:
+            self._transition = transition_tokens(self.tokenizer, self._refusal)
+        return self._transition
+
+
+def _added_special(tokenizer: Any) -> set[int]:
+    return {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _with_sentinels(messages: Sequence[Message]) -> list[Message]:
+    result, number = [], 0
+    for message in messages:
+        if message.role == "assistant":
+            text = SENTINEL.format(number)
+            result.append(Message(message.role, Message.of("user", text).segments, message.extra))
+            number += 1
+        else:
+            result.append(message)
+    return result
+
+
+def _one_per_reply(row: Conversation) -> Iterator[tuple[Message, ...]]:
+    """The conversation up to each reply, earlier replies without loss."""
+    for i, message in enumerate(row.messages):
+        if message.role == "assistant" and any(s.loss != "none" for s in message.segments):
+            earlier = (
+                Message.of(m.role, m.content, "none") if m.role == "assistant" else m
+                for m in row.messages[:i]
+            )
+            yield (*earlier, message)
+
+
+def _match(text: str, skeleton: str, replies: Sequence[Message]) -> list[Reply]:
+    """Where each reply stands in `text`, or a ModelError."""
+    pieces = _SENTINELS.split(skeleton)  # fixed, number, fixed, number, …, fixed
+    fixed = pieces[0::2]
+    if [int(n) for n in pieces[1::2]] != list(range(len(replies))):
+        raise ModelError(
+            "The chat template drops or repeats a reply. Training on it would train on the wrong "
+            "text; name another template with `prompting.train.template`."
+        )
+    found: list[Reply] = []
+    cursor = 0
+    for number, reply in enumerate(replies):
+        start = _after_fixed(text, fixed[number], cursor)
+        cursor = _reply_end(text, reply.content, start, fixed[number + 1])
+        spans = tuple(_segment_spans(text, reply, start, cursor))
+        stop = reply.segments[-1].loss if reply.segments else "none"
+        found.append(Reply(cursor, spans, stop if spans else "none"))
+    if text[cursor:].strip() != fixed[-1].strip():
+        raise _rewrites(replies[-1].content if replies else text)
+    return found
+
+
+def _after_fixed(text: str, fixed: str, cursor: int) -> int:
+    """Position after the template's own words, which stand at `cursor` up to white space."""
+    for words in (fixed, fixed.rstrip()):
+        if text.startswith(words, cursor):
+            return cursor + len(words)
+    start = _skip_space(text, cursor)
+    if text.startswith(fixed.strip(), start):
+        return start + len(fixed.strip())
+    raise _rewrites(text[cursor : cursor + 80])
+
+
+def _reply_end(text: str, content: str, start: int, after: str) -> int:
+    """End of the reply that starts at `start`: its characters are all there, in order."""
+    stripped = content.strip()
+    lead = _skip_space(text, start)
+    if text.startswith(stripped, lead):
+        return lead + len(stripped)
+    if "</think>" in content and after.strip():
+        # Templates set white space around a reasoning block; nothing else may differ.
+        end = text.find(after.rstrip(), start)
+        if end >= 0 and text[start:end].split() == content.split():
+            return end
+    raise _rewrites(content)
+
+
+def _segment_spans(text: str, reply: Message, start: int, end: int) -> Iterator[Span]:
+    """Segments of a reply mapped onto the rendered characters, counted without white space."""
+    places = [i for i in range(start, end) if not text[i].isspace()]
+    seen = 0
+    for segment in reply.segments:
+        length = sum(not c.isspace() for c in segment.text)
+        if length and segment.loss != "none":
+            first = places[seen - 1] + 1 if seen else places[0]
+            yield Span(first, places[seen + length - 1] + 1, segment.loss)
+        seen += length
+
+
+def _skip_space(text: str, start: int) -> int:
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start
+
+
+def _rewrites(reply: str) -> ModelError:
+    return ModelError(
+        f"The chat template changes a reply beyond white space around it (near {reply[:60]!r}). "
+        "Labels would fall on the wrong tokens; name another template with "
+        "`prompting.train.template`, or correct this one."
+    )

@@ -1,0 +1,228 @@
+"""Charts as inline SVG: intervals against a budget, a loss curve, a bar of shares.
+
+Positions along x are percentages of the drawing's width and everything else is in pixels, so that a
+chart fits any screen while its text and marks keep their size. Colours come from the page's style.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from holdfast.report import words
+
+ROW = 34
+"""Height of a row with one arm, in pixels."""
+ARM = 20
+"""Further height of each further arm."""
+POINTS = 240
+"""Points of a loss curve at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One interval, in points for the worse."""
+
+    point: float | None
+    low: float | None
+    high: float | None
+    best: float | None
+    worst: float | None
+    look: str
+    """Class of the mark: a state, or `control`."""
+    text: str
+    """Said by a screen reader and on hovering."""
+
+    @property
+    def ends(self) -> list[float]:
+        """All known positions."""
+        known = (self.point, self.low, self.high, self.best, self.worst)
+        return [value for value in known if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear axis from `low` to `high`."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> str:
+        """A position as a percentage of the width."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return f"{100 * share:.2f}%"
+
+
+def scale(values: Iterable[float]) -> Scale:
+    """An axis that shows zero and all values, with round ticks inside."""
+    known = [0.0, *values]
+    low, high = min(known), max(known)
+    room = 0.06 * ((high - low) or 1.0)
+    low, high = low - room, high + room
+    step = nice_step(high - low)
+    first = math.ceil(low / step)
+    ticks = tuple(i * step for i in range(first, math.floor(high / step) + 1))
+    return Scale(low, high, ticks)
+
+
+def nice_step(width: float, most: int = 6) -> float:
+    """1, 2 or 5 times a power of ten, so that at most about `most` steps fit in."""
+    rough = width / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+
+
+# --- forest plot ----------------------------------------------------------------------------------
+
+
+def forest_scale(rows: Sequence[tuple[float, Sequence[Span]]]) -> Scale:
+    """One axis for all rows: (budget, spans) each."""
+    return scale(
+        value for budget, spans in rows for value in (budget, *(e for s in spans for e in s.ends))
+    )
+
+
+def forest_row(axis: Scale, budget: float, spans: Sequence[Span]) -> Markup:
+    """Intervals of one cell, one arm below the other, against the cell's budget."""
+    height = ROW + ARM * (len(spans) - 1)
+    grid = Markup("").join(
+        Markup('<line class="grid{}" x1="{x}" x2="{x}" y1="0" y2="100%"/>').format(
+            " zero" if tick == 0 else "", x=axis.at(tick)
+        )
+        for tick in axis.ticks
+    )
+    marks = Markup("").join(_span(axis, span, ROW / 2 + ARM * i) for i, span in enumerate(spans))
+    return Markup(
+        '<svg class="forest" role="img" aria-label="{said}" width="100%" height="{h}">'
+        '<rect class="allowed" x="0" y="0" width="{b}" height="100%"/>{grid}'
+        '<line class="budget" x1="{b}" x2="{b}" y1="0" y2="100%"/>{marks}</svg>'
+    ).format(
+        said="; ".join(span.text for span in spans),
+        h=height,
+        b=axis.at(budget),
+        grid=grid,
+        marks=marks,
+    )
+
+
+def forest_axis(axis: Scale) -> Markup:
+    """The axis below the rows, with its two directions named."""
+    labels = Markup("").join(
+        Markup('<text x="{}" y="14" text-anchor="middle">{}</text>').format(
+            axis.at(tick), words.signed(tick, 0 if axis.ticks[-1] - axis.ticks[0] >= 4 else 1)
+        )
+        for tick in axis.ticks
+    )
+    return Markup(
+        '<svg class="forest axis" aria-hidden="true" width="100%" height="36">{}'
+        '<text class="way" x="0" y="32">← better</text>'
+        '<text class="way" x="100%" y="32" text-anchor="end">points worse →</text></svg>'
+    ).format(labels)
+
+
+def _span(axis: Scale, span: Span, y: float) -> Markup:
+    parts = [Markup("<title>{}</title>").format(span.text)]
+    for name, low, high in (("whisker", span.best, span.worst), ("interval", span.low, span.high)):
+        if low is not None and high is not None:
+            parts.append(
+                Markup('<line class="{}" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(
+                    name, axis.at(low), axis.at(high), y=y
+                )
+            )
+    if span.point is not None:
+        parts.append(
+            Markup('<svg x="{}" y="{}" overflow="visible">{}</svg>').format(
+                axis.at(span.point), y, _mark(span.look)
+            )
+        )
+    return Markup('<g class="span {}">{}</g>').format(span.look, Markup("").join(parts))
+
+
+def _mark(look: str) -> Markup:
+    """Shapes differ, so that arms and states are told apart without colour."""
+    if look == "control":
+        return Markup('<path class="mark" d="M0-6L6 0L0 6L-6 0Z"/>')
+    if look == "broken":
+        return Markup('<rect class="mark" x="-5" y="-5" width="10" height="10"/>')
+    return Markup('<circle class="mark" r="5.5"/>')
+
+
+# --- loss curve -----------------------------------------------------------------------------------
+
+
+def thinned(values: Sequence[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
+    """At most `most` points: means of neighbours."""
+    size = math.ceil(len(values) / most) or 1
+    parts = [values[i : i + size] for i in range(0, len(values), size)]
+    return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in parts]
+
+
+def curve(values: Sequence[tuple[float, float]]) -> Markup:
+    """A line through (step, loss); empty for fewer than two finite points."""
+    finite = [(x, y) for x, y in values if math.isfinite(x) and math.isfinite(y)]
+    if len(finite) < 2:
+        return Markup("")
+    steps = Scale(finite[0][0], max(finite[-1][0], finite[0][0] + 1), ())
+    line = thinned(finite)
+    losses = scale(y for _, y in line)
+    losses = Scale(0.0, losses.high, tuple(t for t in losses.ticks if t >= 0))
+    dots = " ".join(
+        f"{steps.at(x).removesuffix('%')},{100 - float(losses.at(y).removesuffix('%')):.2f}"
+        for x, y in line
+    )
+    said = f"training loss from {line[0][1]:.3g} to {line[-1][1]:.3g} over {finite[-1][0]:g} steps"
+    return Markup(
+        '<svg class="curve" role="img" aria-label="{said}" width="100%" height="170">{grid}'
+        '<svg width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" '
+        'overflow="visible"><polyline points="{dots}"/></svg>'
+        '<text x="0" y="100%" dy="20">step {first}</text>'
+        '<text x="100%" y="100%" dy="20" text-anchor="end">step {last}</text></svg>'
+    ).format(
+        said=said,
+        grid=_levels(losses),
+        dots=dots,
+        first=f"{finite[0][0]:g}",
+        last=f"{finite[-1][0]:g}",
+    )
+
+
+def _levels(losses: Scale) -> Markup:
+    """Horizontal lines with their values."""
+    rows = []
+    for tick in losses.ticks:
+        y = f"{100 - float(losses.at(tick).removesuffix('%')):.2f}%"
+        rows.append(
+            Markup(
+                '<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+                '<text x="-6" y="{y}" dy="4" text-anchor="end">{t}</text>'
+            ).format(y=y, t=f"{tick:g}")
+        )
+    return Markup("").join(rows)
+
+
+# --- shares ---------------------------------------------------------------------------------------
+
+
+def shares(parts: Sequence[tuple[str, float]]) -> Markup:
+    """A bar cut into labelled shares; the page's legend has the same order and colours."""
+    total = sum(value for _, value in parts)
+    if total <= 0:
+        return Markup("")
+    drawn, at = [], 0.0
+    for i, (label, value) in enumerate(parts):
+        width = 100 * value / total
+        drawn.append(
+            Markup(
+                '<rect class="c{}" x="{:.3f}%" y="0" width="{:.3f}%" height="100%">'
+                "<title>{}: {} ({})</title></rect>"
+            ).format(i % 6, at, width, label, words.number(value), words.percent(value / total))
+        )
+        at += width
+    said = ", ".join(f"{label} {words.percent(value / total)}" for label, value in parts)
+    return Markup(
+        '<svg class="shares" role="img" aria-label="{}" width="100%" height="18">{}</svg>'
+    ).format(said, Markup("").join(drawn))

@@ -1,0 +1,77 @@
+"""The Markdown summary: compact, for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from holdfast.report import story, words
+from holdfast.report.cells import CellView, control_of, gating, views
+from holdfast.report.material import Material
+from holdfast.report.verdict import Banner, banner
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#!~&@])")
+
+
+def render_markdown(material: Material) -> str:
+    """Verdict line, table of gating cells, control arm, reasons, what must be served."""
+    cells = views(material.comparison, material.before, material.after)
+    plain = views(material.control_comparison, material.control_before, material.control)
+    told = banner(material.comparison, cells, plain)
+    parts = [
+        [f"## {told.symbol} Holdfast: {told.outcome} – {escape(material.name)}"],
+        [escape(told.sentence)],
+        table(gating(cells), plain, (material.control_comparison or {}).get("serving")),
+        [f"**Control.** {escape(told.control)}"] if told.control else [],
+        _reasons(told),
+        _serving(material),
+        [f"{len(cells) - len(gating(cells))} further cells are reported without gating; answers "
+         "and provenance are in `report.html`."] if cells else [],
+    ]  # fmt: skip
+    return words.clean("\n\n".join("\n".join(part) for part in parts if part)) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def table(cells: Sequence[CellView], control: Sequence[CellView], serving: str | None) -> list[str]:
+    """The gating cells; a column for plain tuning where there is a control arm."""
+    if not cells:
+        return []
+    names = ["", "cell", "counted", "n", "before", "after", "change, points", "budget"]
+    names += ["plain tuning"] if control else []
+    lines = [_row(names), _row(["---"] * len(names))]
+    for cell in cells:
+        row = [
+            f"{cell.symbol} {words.STATES[cell.state][1]}",
+            f"{cell.side_name}: {cell.task}, {cell.where}",
+            cell.measure,
+            f"{cell.n:,}",
+            cell.before,
+            cell.after,
+            f"{cell.shown_change} ({cell.shown_interval})",
+            cell.shown_budget,
+        ]
+        if control:
+            plain = control_of(cell, control, serving)
+            row.append(f"{plain.after} ({plain.shown_change})" if plain else words.NOTHING)
+        lines.append(_row([escape(value) for value in row]))
+    return lines
+
+
+def _row(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _reasons(told: Banner) -> list[str]:
+    return ["**Reasons**", "", *(f"- {escape(r)}" for r in told.reasons)] if told.reasons else []
+
+
+def _serving(material: Material) -> list[str]:
+    served = story.prompts(material)
+    if not served.known or served.serve is None:
+        return []
+    quoted = [f"    {line}" for line in served.serve.splitlines()]
+    return ["The verdict holds for serving with this system prompt on every request:", "", *quoted]

@@ -1,0 +1,107 @@
+"""Reading a run folder: whatever is there, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from holdfast.errors import DataError
+from holdfast.evaluation import Evaluation
+from holdfast.files import read_json
+
+FILES: Mapping[str, str] = {
+    "recipe.yaml": "the resolved recipe",
+    "manifest.json": "versions, hashes, seeds and licences",
+    "1-audit.json": "the audit of the data",
+    "2-mixture.jsonl": "the training rows",
+    "2-held-out.jsonl": "rows kept from training",
+    "2-dropped.jsonl": "rows set aside, with their reasons",
+    "3-rendered": "token ids and labels",
+    "4-before": "answers and verdicts of the untouched model",
+    "5-model": "the tuned model",
+    "6-after": "answers and verdicts of the tuned model",
+    "control": "the plain arm: the same tuning without mitigations",
+    "7-comparison.json": "the paired comparison",
+}
+"""What a run folder holds, in the order of the story."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a report is made of; every part may be missing."""
+
+    name: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe_text: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    tally: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    comparison: Mapping[str, Any] | None = None
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    control: Evaluation | None = None
+    """The plain arm after tuning."""
+    files: tuple[str, ...] = ()
+    """Which of `FILES` are there."""
+
+    @property
+    def control_comparison(self) -> Mapping[str, Any] | None:
+        """The plain arm's comparison, if there is one."""
+        found: Mapping[str, Any] | None = (self.comparison or {}).get("control")
+        return found
+
+    @property
+    def control_before(self) -> Evaluation | None:
+        """What the plain arm is compared with: the same untouched model."""
+        return self.before
+
+
+def read_run(run: Path) -> Material:
+    """Read a run folder.
+
+    Raises:
+        DataError: there is no such folder, or nothing of a run in it.
+    """
+    present = tuple(name for name in FILES if (run / name).exists())
+    if not present:
+        raise DataError(
+            f"{run} is not a run folder: it has none of {', '.join(list(FILES)[:3])}, …. "
+            "Give the folder that `run:` of the recipe names."
+        )
+    recipe = run / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    return Material(
+        name=run.resolve().name,
+        recipe=_mapping(yaml.safe_load(text)) if text else {},
+        recipe_text=text,
+        manifest=_read(run / "manifest.json"),
+        audit=_read(run / "1-audit.json"),
+        tally=_read(run / "3-rendered" / "tally.json"),
+        training=_read(run / "5-model" / "training.json"),
+        comparison=_read(run / "7-comparison.json") or None,
+        before=read_evaluation(run / "4-before"),
+        after=read_evaluation(run / "6-after"),
+        control=read_evaluation(run / "control" / "6-after"),
+        files=present,
+    )
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """An evaluation folder, or None where it is missing or not finished."""
+    needed = ("settings.json", "attempts.jsonl", "verdicts.jsonl")
+    if not all((folder / name).is_file() for name in needed):
+        return None
+    return Evaluation.read(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return _mapping(read_json(path)) if path.is_file() else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,128 @@
+"""The run folder: which stages are done and for which inputs, a lock, a manifest, a log.
+
+A stage's key is a hash of everything it depends on. A finished stage with the same key is not run
+again; an unfinished one with the same key goes on where it stopped; a stage with another key starts
+over. Times and machine facts go to `log.jsonl` and nowhere else, so that the artefacts of two runs
+can be compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import StorageError
+from holdfast.files import append_jsonl, make_folder, plain, read_json, write_json, write_text
+from holdfast.progress import say
+
+
+class RunFolder:
+    """A folder with the artefacts of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ran: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Stages that this process has run or found done: name → key, facts."""
+
+    @contextmanager
+    def opened(self) -> Iterator[RunFolder]:
+        """Create the folder, keep it out of git, and hold it against a second process.
+
+        Raises:
+            StorageError: it cannot be written, or another run is at work in it.
+        """
+        make_folder(self.path)
+        self._ignore()
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StorageError(
+                    f"Another holdfast is at work in {self.path}. Wait for it, or choose another "
+                    "`run:` folder."
+                ) from None
+            yield self
+
+    def _ignore(self) -> None:
+        # Runs hold harmful text and weights; neither belongs into a repository.
+        where = self.path.parent if self.path.parent.name == "runs" else self.path
+        if not (where / ".gitignore").exists():
+            write_text(where / ".gitignore", "*\n")
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def stage(
+        self,
+        name: str,
+        key: str,
+        work: Callable[[], Mapping[str, Any]],
+        *,
+        outputs: Sequence[str],
+        label: str,
+    ) -> dict[str, Any]:
+        """Run a stage unless it is done for these inputs, and return its facts.
+
+        Args:
+            name: of the stage, in the state file.
+            key: hash of all its inputs.
+            work: does it; writes `outputs` and returns small facts for later stages.
+            outputs: files and folders of the stage, relative to the run.
+            label: what the terminal says.
+        """
+        if name in self._ran and self._ran[name][0] == key:
+            return self._ran[name][1]
+        facts = self._stage(name, key, work, outputs, label)
+        self._ran[name] = (key, facts)
+        return facts
+
+    def _stage(
+        self,
+        name: str,
+        key: str,
+        work: Callable[[], Mapping[str, Any]],
+        outputs: Sequence[str],
+        label: str,
+    ) -> dict[str, Any]:
+        state = self._state()
+        entry = state.get(name, {})
+        same = entry.get("key") == key
+        if same and entry.get("done") and all((self / o).exists() for o in outputs):
+            say(f"· {label}: unchanged")
+            return dict(entry["facts"])
+        if not same:
+            self._remove(outputs)
+        self._write_state({**state, name: {"key": key, "done": False, "facts": {}}})
+        say(f"· {label}")
+        started = time.monotonic()
+        self.log(name, "started")
+        done = {"key": key, "done": True, "facts": plain(dict(work()))}
+        self._write_state({**self._state(), name: done})
+        self.log(name, "finished", seconds=round(time.monotonic() - started, 3))
+        return dict(self._state()[name]["facts"])  # as a resumed run will read them
+
+    def log(self, stage: str, event: str, **more: Any) -> None:
+        """One line with the time, outside the compared artefacts."""
+        row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stage": stage, "event": event, **more}
+        append_jsonl(self / "log.jsonl", [row])
+
+    def _remove(self, outputs: Sequence[str]) -> None:
+        for output in outputs:
+            path = self / output
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any]:
+        path = self / "stages.json"
+        state: dict[str, Any] = read_json(path) if path.exists() else {}
+        return state
+
+    def _write_state(self, state: Mapping[str, Any]) -> None:
+        write_json(self / "stages.json", state)

@@ -1,0 +1,82 @@
+"""Setup: a recipe's names turned into things, before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.asking import Asked, context_of, what_to_ask
+from holdfast.files import digest, sha256_file
+from holdfast.models import ModelRef, fingerprint, resolve_model
+from holdfast.prompting import Prompting, named_prompt
+from holdfast.recipe import PromptingSettings, Recipe
+from holdfast.tasks import TaskContext
+from holdfast.templates import template_text
+
+DEFAULT_REQUESTS = "hh-red-team"
+DEFAULT_BORDERLINE = "or-bench-80k"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a recipe resolves to."""
+
+    recipe: Recipe
+    """With every default that depends on the model filled in."""
+    model: ModelRef
+    fingerprint: str
+    """Of the model's weights, tokenizer and template."""
+    train: Prompting
+    serve: Prompting
+    safety_prompt: str
+    context: TaskContext
+    asked: Asked
+
+    @property
+    def data_key(self) -> str:
+        """What identifies the user's rows."""
+        path = Path(self.recipe.data).expanduser()
+        content = sha256_file(path) if path.is_file() else self.recipe.data
+        return digest(content, self.recipe.columns, self.recipe.split, self.recipe.strict)
+
+
+def set_up(recipe: Recipe) -> Setup:
+    """Resolve a recipe.
+
+    Raises:
+        RecipeError: an unknown name.
+        ModelError: no such model.
+    """
+    model = resolve_model(recipe.model)
+    recipe = fill_defaults(recipe, lab=model.is_lab)
+    return Setup(
+        recipe=recipe,
+        model=model,
+        fingerprint=fingerprint(model),
+        train=prompting_of(recipe.prompting.train),
+        serve=prompting_of(recipe.prompting.serve),
+        safety_prompt=named_prompt(recipe.prompting.safety) or "",
+        context=context_of(recipe.data_dir),
+        asked=what_to_ask(recipe.evaluate, lab=model.is_lab),
+    )
+
+
+def fill_defaults(recipe: Recipe, *, lab: bool) -> Recipe:
+    """The recipe with the defaults that depend on whether the model is the lab's.
+
+    A real model never meets the lab's items, judge or rows unless the recipe names them.
+    """
+    safety = recipe.safety.source or ("lab:safety" if lab else "self")
+    borderline = recipe.borderline.source or ("lab:borderline" if lab else DEFAULT_BORDERLINE)
+    requests = recipe.safety.requests or (DEFAULT_REQUESTS if safety == "self" else None)
+    blocks: dict[str, Any] = {
+        "safety": recipe.safety.model_copy(update={"source": safety, "requests": requests}),
+        "borderline": recipe.borderline.model_copy(update={"source": borderline}),
+    }
+    return recipe.model_copy(update=blocks)
+
+
+def prompting_of(settings: PromptingSettings) -> Prompting:
+    """One side's prompting, its names resolved."""
+    return Prompting(named_prompt(settings.system), template_text(settings.template), settings.args)

@@ -1,0 +1,103 @@
+"""Report: a run folder → `report.html`, `report.md`, `report.json`.
+
+    from holdfast.stages.report import write_report
+    write_report(Path("runs/support"))["html"]     # the page
+
+Works with whatever is in the folder, so that a run can be looked at before it is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast import __version__
+from holdfast.evaluation import Evaluation
+from holdfast.files import make_folder, write_json, write_text
+from holdfast.report.cells import views
+from holdfast.report.markdown import render_markdown
+from holdfast.report.material import Material, read_run
+from holdfast.report.page import render_page
+from holdfast.report.terminal import terminal_summary
+from holdfast.report.verdict import banner
+
+__all__ = ["report_comparison", "summary", "terminal_summary", "write_report"]
+
+
+def write_report(run: Path, *, redact: bool = False) -> dict[str, Path]:
+    """Write the reports of a run folder.
+
+    Args:
+        run: the run folder, finished or not.
+        redact: leave out of the page what models and benchmarks wrote.
+
+    Returns:
+        `html`, `md` and `json` → the files written.
+
+    Raises:
+        DataError: the folder holds nothing of a run.
+        StorageError: it cannot be written.
+    """
+    return _write(read_run(run), run, redact=redact)
+
+
+def report_comparison(
+    comparison: Mapping[str, Any],
+    before: Evaluation,
+    after: Evaluation,
+    output: Path,
+    *,
+    redact: bool = False,
+) -> dict[str, Path]:
+    """Write the reports of two evaluation folders that were compared without a run.
+
+    Args:
+        comparison: what `compare` returned.
+        before: the untouched model's evaluation.
+        after: the tuned model's.
+        output: folder to write to.
+        redact: leave out of the page what models and benchmarks wrote.
+
+    Returns:
+        `html`, `md` and `json` → the files written.
+    """
+    name = f"{before.folder.name} → {after.folder.name}"
+    material = Material(name, comparison=comparison, before=before, after=after)
+    return _write(material, make_folder(output), redact=redact)
+
+
+def summary(material: Material) -> dict[str, Any]:
+    """The machine-readable summary, as in `report.json`.
+
+    `cells` are stored as the comparison has them: shares of the bad event, where more is worse.
+    """
+    comparison = material.comparison or {}
+    arm = material.control_comparison
+    cells = views(material.comparison, material.before, material.after)
+    told = banner(material.comparison, cells)
+    return {
+        "version": __version__,
+        "name": material.name,
+        "outcome": comparison.get("outcome"),
+        "sentence": told.sentence,
+        "reasons": list(comparison.get("reasons", ())),
+        "refusal_before": comparison.get("refusal_before"),
+        "gate": comparison.get("gate", {}),
+        "cells": list(comparison.get("cells", ())),
+        "not_run": comparison.get("not_run", {}),
+        "control": None if arm is None else _control(arm),
+        "files": list(material.files),
+    }
+
+
+def _control(arm: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: arm.get(key) for key in ("outcome", "reasons", "serving", "cells")}
+
+
+def _write(material: Material, folder: Path, *, redact: bool) -> dict[str, Path]:
+    paths = {kind: folder / f"report.{kind}" for kind in ("html", "md", "json")}
+    write_text(paths["html"], render_page(material, redact=redact))
+    write_text(paths["md"], render_markdown(material))
+    write_json(paths["json"], summary(material))
+    return paths
