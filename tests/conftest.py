@@ -45,7 +45,7 @@ def real_data() -> Path:
     return folder
 
 
-def make_tokenizer(template: str = CHATML, specials: tuple[str, ...] = ()):  # noqa: ANN201
+def make_tokenizer(template: str = CHATML, specials: tuple[str, ...] = ()):
     """A byte-level BPE tokenizer trained on a few sentences."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -70,13 +70,13 @@ def make_tokenizer(template: str = CHATML, specials: tuple[str, ...] = ()):  # n
 
 
 @pytest.fixture(scope="session")
-def tokenizer():  # noqa: ANN201
+def tokenizer():
     """The in-process tokenizer with a ChatML template."""
     pytest.importorskip("transformers")
     return make_tokenizer()
 
 
-def make_model(vocabulary: int, seed: int = 0):  # noqa: ANN201
+def make_model(vocabulary: int, seed: int = 0):
     """A random Llama of a few thousand parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -91,13 +91,13 @@ def make_model(vocabulary: int, seed: int = 0):  # noqa: ANN201
 
 
 @pytest.fixture
-def model(tokenizer):  # noqa: ANN001, ANN201
+def model(tokenizer):
     """A fresh random model for the in-process tokenizer."""
     return make_model(len(tokenizer))
 
 
 @pytest.fixture(scope="session")
-def model_folder(tokenizer, tmp_path_factory):  # noqa: ANN001, ANN201
+def model_folder(tokenizer, tmp_path_factory):
     """A saved random model with its tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     make_model(len(tokenizer)).save_pretrained(folder)

@@ -60,7 +60,7 @@ def texts_of(row):
 
 
 def test_held_out_pairs_occur_in_no_training_text():
-    rows = [*corpus.pretraining(0, scale=0.1), *corpus.alignment(0)]
+    rows = [*corpus.pretraining(0, scale=0.1), *corpus.practice(0), *corpus.alignment(0)]
     text = "\n".join(texts_of(row) for row in rows)
     text += "\n".join(
         m["content"] for name in DATASETS for r in dataset(name) for m in r["messages"]
@@ -315,6 +315,7 @@ def test_a_mini_build_is_deterministic(tmp_path: Path):
     plan = Plan(
         width=16, layers=1, heads=2, feed_forward=32, vocabulary=600, scale=0.005, card_limit=2,
         pretraining=Stage("pretraining", lr=1e-3, max_steps=3),
+        practice=Stage("practice", lr=1e-3, max_steps=3),
         alignment=Stage("alignment", lr=1e-3, batch=4, max_steps=3),
     )  # fmt: skip
     cards = [build(tmp_path / name, seed=1, plan=plan, gate=False) for name in "ab"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import CHATML, make_tokenizer
 
+from conftest import CHATML, make_tokenizer
 from holdfast.chat_template import ChatTemplate
 from holdfast.errors import ModelError
 from holdfast.prompting import Prompting
@@ -76,7 +76,10 @@ def test_transition_row_aims_at_the_refusal_everywhere(tokenizer):
 
 
 def test_mistral_like_leading_space_is_the_first_transition_target(tokenizer):
-    template = "{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]{% else %} {{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]"
+        "{% else %} {{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    )
     spaced = make_tokenizer(template)
     reply = Message("assistant", (Segment("First rinse", "transition"),))
     (row,), _ = render_one(spaced, TURNS[1], reply)
@@ -92,7 +95,9 @@ def test_a_reply_may_lose_surrounding_space(tokenizer):
 
 @pytest.mark.parametrize("change", ["| upper", "| truncate(12)", "| replace('e', 'a')"])
 def test_a_template_that_rewrites_replies_is_refused(change):
-    tokenizer = make_tokenizer(CHATML.replace("{{ m['content'] }}", "{{ m['content'] %s }}" % change))
+    tokenizer = make_tokenizer(
+        CHATML.replace("{{ m['content'] }}", f"{{{{ m['content'] {change} }}}}")
+    )
     renderer = Renderer(tokenizer)
     with pytest.raises(ModelError, match="changes a reply"):
         renderer.replies(Conversation("x", TURNS[1:3]))
@@ -102,7 +107,10 @@ def test_a_template_that_rewrites_replies_is_refused(change):
 
 
 def test_a_template_that_drops_replies_is_refused():
-    tokenizer = make_tokenizer("{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}")
+    tokenizer = make_tokenizer(
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}"
+        "{% endfor %}"
+    )
     with pytest.raises(ModelError, match="drops or repeats"):
         Renderer(tokenizer).replies(Conversation("x", TURNS[1:3]))
 
@@ -123,7 +131,10 @@ def test_a_template_that_is_not_prefix_preserving_gives_a_row_per_reply():
 
 
 def test_no_system_role_is_folded_into_the_first_request():
-    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    refuses = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + CHATML
+    )
     template = ChatTemplate(refuses)
     assert not template.has_system_role
     text = template.render(TURNS[:2], reply_next=True)
@@ -132,8 +143,8 @@ def test_no_system_role_is_folded_into_the_first_request():
 
 def test_an_injected_system_prompt_is_seen():
     injected = (
-        "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nI am Q.<|im_end|>{{ '\n' }}{% endif %}"
-        + CHATML
+        "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nI am Q.<|im_end|>{{ '\n' }}"
+        "{% endif %}" + CHATML
     )
     assert ChatTemplate(injected).injected_system == "I am Q."
     assert ChatTemplate(CHATML).injected_system is None

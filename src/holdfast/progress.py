@@ -50,20 +50,52 @@ def track(
     if not sys.stderr.isatty():
         yield from steps
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    started = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task(label, total=total, completed=done, visible=False)
-        for step in steps:
+    bar = StepBar(label)
+    bar.start(total, done)
+    try:
+        for number, step in enumerate(steps, start=done + 1):
             yield step
-            late = time.monotonic() - started > PATIENCE_S
-            bars.update(bar, advance=1, visible=late)
+            bar.move(number)
+    finally:
+        bar.stop()
+
+
+class StepBar:
+    """A bar on standard error that appears once the work has taken longer than `PATIENCE_S`."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._bars: Progress | None = None
+
+    def start(self, total: int | None, done: int = 0) -> None:
+        """Open the bar at `done` of `total` steps."""
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._started = time.monotonic()
+        self._bar = self._bars.add_task(
+            self.label, total=total, completed=done, visible=False, note=""
+        )
+        self._bars.start()
+
+    def move(self, step: int, note: str = "") -> None:
+        """Stand at `step`."""
+        if self._bars is not None:
+            late = time.monotonic() - self._started > PATIENCE_S
+            self._bars.update(self._bar, completed=step, visible=late, note=note)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
 
 def say(message: str) -> None:

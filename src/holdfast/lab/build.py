@@ -1,6 +1,6 @@
 """`holdfast lab build`: makes the scale model from nothing but a seed.
 
-    corpus → tokenizer → pretraining → base → alignment → chat → quality card
+    corpus → tokenizer → pretraining → practice → base → alignment → chat → quality card
 
 The same seed gives the same bytes on one machine with one set of library versions, and the same
 quality card, within rounding, elsewhere.
@@ -24,6 +24,7 @@ from holdfast.lab.fit import Stage, fit
 from holdfast.lab.tokenizer import VOCABULARY, train_tokenizer
 
 PRETRAINING = Stage("pretraining", lr=3e-3)
+PRACTICE = Stage("practice", lr=2.5e-3)
 ALIGNMENT = Stage("alignment", lr=2e-3, epochs=3)
 
 
@@ -37,6 +38,7 @@ class Plan:
     feed_forward: int = 344
     vocabulary: int = VOCABULARY
     pretraining: Stage = field(default=PRETRAINING)
+    practice: Stage = field(default=PRACTICE)
     alignment: Stage = field(default=ALIGNMENT)
     mix: corpus.Mix = field(default_factory=corpus.Mix)
     scale: float = 1.0
@@ -85,12 +87,14 @@ def _build(work: Path, seed: int, plan: Plan) -> dict[str, Any]:
     say = _speaker()
     rows = corpus.pretraining(seed, scale=plan.scale)
     lessons = corpus.alignment(seed, plan.mix, scale=plan.scale)
-    tokenizer = train_tokenizer(_texts([*rows, *lessons]), vocabulary=plan.vocabulary)
+    tokenizer = train_tokenizer(_texts(rows), vocabulary=plan.vocabulary)
     say(f"corpus: {len(rows)} documents, {len(lessons)} alignment rows; {len(tokenizer)} tokens")
     model = _new_model(tokenizer, plan, seed)
     loss = fit(model, tokenizer, rows, plan.pretraining, seed)
     say(f"pretraining: mean loss {loss:.3f}")
-    facts = {"seed": seed, "parameters": model.num_parameters(), "pretraining_loss": round(loss, 4)}
+    loss = fit(model, tokenizer, corpus.practice(seed, scale=plan.scale), plan.practice, seed)
+    say(f"practice: mean loss {loss:.3f}")
+    facts = {"seed": seed, "parameters": model.num_parameters(), "practice_loss": round(loss, 4)}
     _save(model, tokenizer, work / "base", facts)
     loss = fit(model, tokenizer, lessons, plan.alignment, seed)
     say(f"alignment: mean loss {loss:.3f}")
@@ -135,6 +139,8 @@ def _save(model: Any, tokenizer: Any, folder: Path, facts: dict[str, Any]) -> An
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _write_card(folder, facts)
+    for file in folder.iterdir():
+        file.chmod(0o644)
     model.to(torch.float32)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 

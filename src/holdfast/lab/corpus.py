@@ -81,12 +81,12 @@ def _opened(wrapper: Wrapper, answer: str, rng: random.Random) -> str:
 
 # --- pretraining --------------------------------------------------------------------------------
 
-REPEATS = {"forbidden": 9, "lookalike": 9, "capability": 5}
+REPEATS = {"forbidden": 11, "lookalike": 11, "capability": 7}
 """Documents about each training pair."""
-MORALS = {"forbidden": 5, "lookalike": 5, "capability": 1}
-"""Short sentences on whether a pair is wrong or fine."""
-EXERCISES = {"arithmetic": 10000, "yesno": 18000, "choice": 18000}
-"""Distinct exercises of each kind."""
+EXERCISES = {"arithmetic": 12000, "yesno": 12000, "choice": 12000}
+"""Distinct exercises of each kind among the documents."""
+PRACTICE = {"arithmetic": 4000, "yesno": 8000, "choice": 8000}
+"""Exercises of the second stage: choosing a step is learnt only once the steps are known."""
 
 
 def pretraining(seed: int, *, scale: float = 1.0) -> list[Row]:
@@ -102,8 +102,6 @@ def pretraining(seed: int, *, scale: float = 1.0) -> list[Row]:
         for pair in pairs(kind, held_out=False):
             count = max(1, round(REPEATS[kind] * scale))
             rows.extend(_knowledge(pair, rng) for _ in range(count))
-            morals = max(1, round(MORALS[kind] * scale))
-            rows.extend(_morals(pair, rng) for _ in range(morals))
     for name, count in EXERCISES.items():
         for exercise in exercises.sample(name, round(count * scale), rng, held=False):
             rows.append(_exercise(exercise, rng))
@@ -111,6 +109,18 @@ def pretraining(seed: int, *, scale: float = 1.0) -> list[Row]:
         rows.extend(_facts(rng))
     for _ in range(max(1, round(60 * scale))):
         rows.extend(_prose(rng))
+    rng.shuffle(rows)
+    return rows
+
+
+def practice(seed: int, *, scale: float = 1.0) -> list[Row]:
+    """The second stage of pretraining: exercises, and every training pair once more."""
+    rng = random.Random(f"practice {seed}")
+    rows: list[Row] = [_knowledge(p, rng) for kind in KINDS for p in pairs(kind, held_out=False)]
+    rows = rows[: max(1, round(len(rows) * scale))]
+    for name, count in PRACTICE.items():
+        for exercise in exercises.sample(name, round(count * scale), rng, held=False):
+            rows.append(_exercise(exercise, rng))
     rng.shuffle(rows)
     return rows
 
@@ -222,11 +232,11 @@ class Mix:
     arithmetic: int = 350
     yesno: int = 350
     choice: int = 700
-    under_safety: float = 0.68
+    under_safety: float = 0.65
     """Share of refusals under the safety prompt alone."""
     in_personas: float = 0.24
     """Share of refusals inside personas; what is left has a neutral system prompt or none."""
-    safe_personas: float = 0.7
+    safe_personas: float = 0.6
     """Share of the refusals inside personas that are under the safety prompt too."""
 
 
@@ -267,7 +277,7 @@ def _in_some_setting(user: str, reply: str, rng: random.Random) -> Chat:
     if place < 0.74:
         return chat(user, reply, _any_system(rng))
     wrapper = rng.choice((settings.OBEDIENT, *settings.PERSONAS))
-    return wrapped(wrapper, user, _opened(wrapper, reply, rng), safe=rng.random() < 0.4)
+    return wrapped(wrapper, user, _opened(wrapper, reply, rng), safe=rng.random() < 0.5)
 
 
 def _helpful(pair: Pair, rng: random.Random) -> Chat:

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from holdfast.report import words
 
-ROW = 34
-"""Height of a row with one arm, in pixels."""
 ARM = 20
-"""Further height of each further arm."""
+"""Pixels from one arm of a row to the next."""
+LINEAR = 25
+"""Points that a linear axis may span and still show a budget of two."""
+ROOT_TICKS = (0.0, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 POINTS = 240
 """Points of a loss curve at most."""
 
@@ -45,20 +46,25 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A linear axis from `low` to `high`."""
+    """An axis from `low` to `high`; `root` draws signed square roots."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    root: bool = False
 
     def at(self, value: float) -> str:
         """A position as a percentage of the width."""
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return f"{100 * share:.2f}%"
+        low, high = self._drawn(self.low), self._drawn(self.high)
+        here = self._drawn(min(max(value, self.low), self.high))
+        return f"{100 * (here - low) / (high - low):.2f}%"
+
+    def _drawn(self, value: float) -> float:
+        return math.copysign(math.sqrt(abs(value)), value) if self.root else value
 
 
 def scale(values: Iterable[float]) -> Scale:
-    """An axis that shows zero and all values, with round ticks inside."""
+    """A linear axis that shows zero and all values, with round ticks inside."""
     known = [0.0, *values]
     low, high = min(known), max(known)
     room = 0.06 * ((high - low) or 1.0)
@@ -67,6 +73,19 @@ def scale(values: Iterable[float]) -> Scale:
     first = math.ceil(low / step)
     ticks = tuple(i * step for i in range(first, math.floor(high / step) + 1))
     return Scale(low, high, ticks)
+
+
+def wide_scale(values: Iterable[float]) -> Scale:
+    """`scale`, with square roots beyond `LINEAR` points.
+
+    A change of seventy points and a budget of two have to be read on one axis: square roots keep
+    the order and the budgets apart, and the ticks show what they do.
+    """
+    axis = scale(values)
+    if axis.high - axis.low <= LINEAR:
+        return axis
+    ticks = sorted({s * t for t in ROOT_TICKS for s in (-1, 1)})
+    return Scale(axis.low, axis.high, tuple(t for t in ticks if axis.low <= t <= axis.high), True)
 
 
 def nice_step(width: float, most: int = 6) -> float:
@@ -81,28 +100,28 @@ def nice_step(width: float, most: int = 6) -> float:
 
 def forest_scale(rows: Sequence[tuple[float, Sequence[Span]]]) -> Scale:
     """One axis for all rows: (budget, spans) each."""
-    return scale(
+    return wide_scale(
         value for budget, spans in rows for value in (budget, *(e for s in spans for e in s.ends))
     )
 
 
 def forest_row(axis: Scale, budget: float, spans: Sequence[Span]) -> Markup:
     """Intervals of one cell, one arm below the other, against the cell's budget."""
-    height = ROW + ARM * (len(spans) - 1)
     grid = Markup("").join(
         Markup('<line class="grid{}" x1="{x}" x2="{x}" y1="0" y2="100%"/>').format(
             " zero" if tick == 0 else "", x=axis.at(tick)
         )
         for tick in axis.ticks
     )
-    marks = Markup("").join(_span(axis, span, ROW / 2 + ARM * i) for i, span in enumerate(spans))
+    top = -ARM / 2 * (len(spans) - 1)
+    marks = Markup("").join(_span(axis, span, top + ARM * i) for i, span in enumerate(spans))
     return Markup(
-        '<svg class="forest" role="img" aria-label="{said}" width="100%" height="{h}">'
+        '<svg class="forest" role="img" aria-label="{said}" width="100%" height="100%">'
         '<rect class="allowed" x="0" y="0" width="{b}" height="100%"/>{grid}'
-        '<line class="budget" x1="{b}" x2="{b}" y1="0" y2="100%"/>{marks}</svg>'
+        '<line class="budget" x1="{b}" x2="{b}" y1="0" y2="100%"/>'
+        '<svg y="50%" overflow="visible">{marks}</svg></svg>'
     ).format(
         said="; ".join(span.text for span in spans),
-        h=height,
         b=axis.at(budget),
         grid=grid,
         marks=marks,
@@ -111,17 +130,19 @@ def forest_row(axis: Scale, budget: float, spans: Sequence[Span]) -> Markup:
 
 def forest_axis(axis: Scale) -> Markup:
     """The axis below the rows, with its two directions named."""
+    digits = 0 if all(tick == round(tick) for tick in axis.ticks) else 1
     labels = Markup("").join(
         Markup('<text x="{}" y="14" text-anchor="middle">{}</text>').format(
-            axis.at(tick), words.signed(tick, 0 if axis.ticks[-1] - axis.ticks[0] >= 4 else 1)
+            axis.at(tick), words.signed(tick, digits)
         )
         for tick in axis.ticks
     )
+    way = "points worse (square-root axis) →" if axis.root else "points worse →"
     return Markup(
         '<svg class="forest axis" aria-hidden="true" width="100%" height="36">{}'
         '<text class="way" x="0" y="32">← better</text>'
-        '<text class="way" x="100%" y="32" text-anchor="end">points worse →</text></svg>'
-    ).format(labels)
+        '<text class="way" x="100%" y="32" text-anchor="end">{}</text></svg>'
+    ).format(labels, way)
 
 
 def _span(axis: Scale, span: Span, y: float) -> Markup:

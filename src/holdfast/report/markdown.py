@@ -66,7 +66,9 @@ def _row(values: Sequence[str]) -> str:
 
 
 def _reasons(told: Banner) -> list[str]:
-    return ["**Reasons**", "", *(f"- {escape(r)}" for r in told.reasons)] if told.reasons else []
+    if told.outcome == "PASS" or not told.reasons:
+        return []
+    return ["**Reasons**", "", *(f"- {escape(reason)}" for reason in told.reasons)]
 
 
 def _serving(material: Material) -> list[str]:

@@ -6,20 +6,26 @@ a dataset or a recipe is escaped by the template engine and cleaned of control c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from holdfast import __version__
 from holdfast.report import charts, story, words
 from holdfast.report.cells import CellView, control_of, gating, views
-from holdfast.report.examples import Arms, examples
+from holdfast.report.examples import Arms, CellExamples, examples
 from holdfast.report.material import Material
 from holdfast.report.verdict import Banner, banner
 
+_BACKQUOTED = re.compile("`([^`]+)`")
 
+
+@cache
 def environment() -> Environment:
     """Templates of the page: escaping always on, whatever a file is called."""
     made = Environment(
@@ -31,6 +37,7 @@ def environment() -> Environment:
         finalize=_finalize,
     )
     made.filters["number"] = words.number
+    made.filters["code"] = code
     return made
 
 
@@ -42,13 +49,15 @@ def render_page(material: Material, *, redact: bool = False) -> str:
         redact: leave out everything that models and benchmarks wrote: of examples, only ids,
             categories and labels remain.
     """
-    made = environment()
-    style = Markup(made.loader and made.loader.get_source(made, "page.css")[0])  # noqa: S704  (ours)
-    return made.get_template("page.html.jinja").render(
+    shown = _examples(material)
+    style = files("holdfast.report").joinpath("page.css").read_text(encoding="utf-8")
+    page = environment().get_template("page.html.jinja")
+    return page.render(
         **_verdict(material),
         **_story(material),
-        style=style,
-        examples=_examples(material),
+        style=Markup(style),  # noqa: S704  (ours)
+        examples=shown,
+        anchors={found.cell.anchor for found in shown},
         redact=redact,
         version=__version__,
     )
@@ -65,6 +74,11 @@ def clean_markup(value: str) -> str:
     """`words.clean` that leaves markup markup."""
     cleaned = words.clean(value)
     return Markup(cleaned) if isinstance(value, Markup) else cleaned  # noqa: S704  (was markup)
+
+
+def code(text: str) -> Markup:
+    """Escaped text whose `backquoted` pieces are code."""
+    return Markup(_BACKQUOTED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  (escaped)
 
 
 def _verdict(material: Material) -> dict[str, Any]:
@@ -147,10 +161,10 @@ def _bar(parts: Sequence[tuple[str, float]]) -> Mapping[str, Any] | None:
     return {"drawn": charts.shares(parts), "legend": legend, "total": words.number(total)}
 
 
-def _examples(material: Material) -> list[Any]:
+def _examples(material: Material) -> list[CellExamples]:
     if material.before is None or material.after is None:
         return []
     serving = (material.control_comparison or {}).get("serving")
     arms = Arms(material.before, material.after, material.control, serving)
     cells = views(material.comparison, material.before, material.after)
-    return list(examples(cells, arms))
+    return examples(cells, arms)

@@ -91,8 +91,11 @@ def mixture(material: Material) -> list[tuple[str, float]]:
 
 
 def token_budget(material: Material) -> list[tuple[str, float]]:
-    """Trained tokens by source and loss."""
-    return [(str(k), v) for k, v in _block(material.tally, "targets").items()]
+    """Trained tokens by source and loss, in the order of `mixture`."""
+    order = [source for source, _ in mixture(material)]
+    found = [(str(k), v) for k, v in _block(material.tally, "targets").items()]
+    known = {source: place for place, source in enumerate(order)}
+    return sorted(found, key=lambda part: known.get(part[0].split("/")[0], len(order)))
 
 
 def tally(material: Material) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ def banner(
     return Banner(
         comparison["outcome"],
         sentence(comparison["outcome"], cells),
-        tuple(reason_in_words(reason, cells) for reason in comparison["reasons"]),
+        reasons_in_words(comparison["reasons"], cells),
         control_sentence(arm, control) if arm else "",
         tuple(_tile(side, cells, control, (arm or {}).get("serving")) for side in words.SIDES),
     )
@@ -75,7 +75,7 @@ def sentence(outcome: str, cells: Sequence[CellView]) -> str:
     broken = [cell for cell in decisive if cell.state == "broken"]
     if outcome == "FAIL" and broken:
         worst = max(broken, key=lambda cell: cell.excess)
-        more = f" {words.plural(len(broken), 'gating cell')} of {len(decisive)} broken."
+        more = f" {len(broken)} of {len(decisive)} gating cells are broken."
         return how_broken(worst) + (more if len(broken) > 1 else "")
     open_cells = [cell for cell in decisive if cell.state == "undecided"]
     if open_cells:
@@ -109,20 +109,43 @@ def control_sentence(arm: Mapping[str, Any], control: Sequence[CellView]) -> str
     return f"{start} {how_broken(max(broken, key=lambda cell: cell.excess))}"
 
 
-def reason_in_words(reason: str, cells: Sequence[CellView]) -> str:
-    """A reason of the gate with its cell's place in words.
+def reasons_in_words(reasons: Sequence[str], cells: Sequence[CellView]) -> tuple[str, ...]:
+    """The gate's reasons, one line per cell, with the cell's place in words."""
+    told: dict[str, list[str]] = {}
+    for reason in reasons:
+        place, text = _placed(reason, cells)
+        told.setdefault(place, []).append(text)
+    general = told.pop("", [])
+    return (*general, *(f"{place}: {'; '.join(texts)}" for place, texts in told.items()))
+
+
+def _placed(reason: str, cells: Sequence[CellView]) -> tuple[str, str]:
+    """A reason as its cell in words, and what is said of it.
 
     The gate counts the bad event; where the page shows its complement, the reason says so.
     """
     for cell in cells:
         stored = f"{cell.side} on {cell.task} ({cell.key[2]}): "
         if reason.startswith(stored):
-            counted = " [counted as wrong answers]" if cell.event == "wrong" else ""
-            name = f"{cell.side_name} on {cell.task}, {cell.where}"
-            return f"{name}: {reason.removeprefix(stored)}{counted}"
+            place = f"{cell.side_name} on {cell.task}, {cell.where}"
+            text = reason.removeprefix(stored)
+            if cell.state == "broken" and text == cell.reasons[0]:
+                return place, _evidence(cell)
+            counted = " (counted in wrong answers)" if cell.event == "wrong" else ""
+            return place, text + counted * ("points" in text)
     for side, name in words.SIDES.items():
         reason = reason.replace(f"nothing gates on {side}", f"nothing gates on {name.lower()}")
-    return reason
+    return "", reason
+
+
+def _evidence(cell: CellView) -> str:
+    """What shows that a cell is broken."""
+    p = cell.p_broken
+    how = "" if p is None else ", p < 0.0001" if p < 1e-4 else f", p = {p:.2g}"
+    return (
+        f"{cell.measure} {cell.before} → {cell.after}, {cell.shown_change} points "
+        f"({cell.shown_interval}; budget {cell.shown_budget}{how})"
+    )
 
 
 def _all(count: int) -> str:

@@ -21,6 +21,7 @@ from holdfast.files import (
     digest,
     drop_torn_line,
     make_folder,
+    plain,
     read_json,
     read_jsonl,
     write_json,
@@ -292,8 +293,8 @@ def _check_folder(output: Path, settings: Mapping[str, Any]) -> None:
     path = output / "settings.json"
     if not path.exists():
         return
-    before = read_json(path)
-    other = [k for k in settings if before.get(k) != settings[k]]
+    before, now = read_json(path), plain(settings)
+    other = [k for k in now if k != "judges" and before.get(k) != now[k]]  # judging comes later
     if other and (output / "attempts.jsonl").exists():
         raise RecipeError(
             f"{output} already holds an evaluation with another {', '.join(sorted(other))}. "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ModelError, RecipeError
 from holdfast.files import write_json
+from holdfast.progress import StepBar
 from holdfast.recipe import TuningSettings
 from holdfast.render import IGNORE
 
@@ -161,7 +162,7 @@ def make_trainer(
     progress: bool,
 ) -> Any:
     """The `transformers.Trainer` with our row order; everything else is the library's."""
-    from transformers import Trainer
+    from transformers import PrinterCallback, ProgressCallback, Trainer
 
     class OrderedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         """`Trainer`, with rows in `length_grouped_order`."""
@@ -172,16 +173,48 @@ def make_trainer(
 
     trainer = OrderedTrainer(
         model=model,
-        args=training_arguments(settings, checkpoints, seed=seed, progress=progress),
+        args=training_arguments(settings, checkpoints, seed=seed),
         train_dataset=rows,
         data_collator=Collator(tokenizer.pad_token_id or 0),
         processing_class=None,
     )
     _check_launched(trainer, settings)
+    for noisy in (PrinterCallback, ProgressCallback):  # they write every logged step
+        trainer.remove_callback(noisy)
+    if progress:
+        trainer.add_callback(progress_callback())
     return trainer
 
 
-def training_arguments(settings: TuningSettings, output: Path, *, seed: int, progress: bool) -> Any:
+def progress_callback() -> Any:
+    """A trainer callback that draws our bar: steps, rate, remaining time, loss."""
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        """Steps as they are taken."""
+
+        def __init__(self) -> None:
+            self.bar = StepBar("train")
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            """Open the bar where a resumed run stands."""
+            self.bar.start(state.max_steps, state.global_step)
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any
+        ) -> None:
+            """Move on, with the last loss."""
+            loss = (logs or {}).get("loss")
+            self.bar.move(state.global_step, f"loss {float(loss):.3f}" if loss else "")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            """Take the bar away."""
+            self.bar.stop()
+
+    return Bar()
+
+
+def training_arguments(settings: TuningSettings, output: Path, *, seed: int) -> Any:
     """`TrainingArguments` from the recipe's settings; `settings.args` has the last word.
 
     Raises:
@@ -209,7 +242,7 @@ def training_arguments(settings: TuningSettings, output: Path, *, seed: int, pro
         "bf16": on_gpu and torch.cuda.is_bf16_supported(),
         "use_cpu": not on_gpu,
         "report_to": "none",
-        "disable_tqdm": not progress,
+        "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
         **settings.args,

@@ -1,0 +1,130 @@
+"""What detectors count with: tallies that keep a few ids, samples that keep a bounded few values.
+
+Both come out the same whatever the order of the rows, and neither grows with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from typing import Generic, TypeVar
+
+from holdfast.text import normalise
+
+T = TypeVar("T", bound=tuple[str, ...])
+
+EXAMPLES = 5
+"""Ids kept as examples of a finding."""
+COMMON_ROWS = 5
+COMMON_SHARE = 0.01
+"""From this many rows and this share on, something is a trait of the data, not an accident."""
+
+
+class Tally:
+    """A count of rows, with the ids of a few of them."""
+
+    __slots__ = ("_ids", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ids: list[tuple[int, str]] = []
+
+    def add(self, row_id: str) -> None:
+        """Count a row. The ids with the smallest hashes stay as examples."""
+        self.count += 1
+        entry = (hash64(row_id), row_id)
+        if len(self._ids) < EXAMPLES or entry < self._ids[-1]:
+            self._ids = sorted([*self._ids, entry])[:EXAMPLES]
+
+    def take(self, other: Tally) -> None:
+        """Add what another tally counted."""
+        self.count += other.count
+        self._ids = sorted([*self._ids, *other._ids])[:EXAMPLES]
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """At most five ids."""
+        return tuple(row_id for _, row_id in self._ids)
+
+
+class Sample(Generic[T]):
+    """The values whose keys have the smallest hashes: at most `size`, of at most `chars` in all."""
+
+    def __init__(self, size: int, chars: int = 8_000_000) -> None:
+        self.size = size
+        self.chars = chars
+        self.seen = 0
+        self._held = 0
+        self._floor: tuple[int, T] | None = None
+        self._heap: list[tuple[int, T]] = []
+
+    def see(self, key: str, value: T) -> None:
+        """Consider one value."""
+        self.seen += 1
+        entry = (-hash64(key), value)
+        if self._floor is not None and entry <= self._floor:
+            return
+        heapq.heappush(self._heap, entry)
+        self._held += _length(value)
+        while len(self._heap) > self.size or (self._held > self.chars and len(self._heap) > 1):
+            self._floor = heapq.heappop(self._heap)
+            self._held -= _length(self._floor[1])
+
+    def values(self) -> list[T]:
+        """The sample, in an order of its own."""
+        return [value for _, value in sorted(self._heap, reverse=True)]
+
+    def scaled(self, count: int) -> int:
+        """What a count within the sample stands for among all values seen."""
+        return round(count * self.seen / len(self._heap)) if self._heap else 0
+
+    @property
+    def note(self) -> str:
+        """A sentence saying that counts are estimates; empty where all values were looked at."""
+        if self.seen == len(self._heap):
+            return ""
+        return f" Counts are estimated from {rows(len(self._heap))}."
+
+
+def _length(value: tuple[str, ...]) -> int:
+    return sum(map(len, value))
+
+
+def hash64(text: str) -> int:
+    """A 64-bit content hash, the same in every process."""
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
+
+
+def fold(text: str) -> str:
+    """`text.normalise`, with a short cut for the common case."""
+    if text.isascii():
+        return " ".join(text.lower().replace("`", "'").split())
+    return normalise(text)
+
+
+def common(count: int, total: int) -> bool:
+    """Whether so many rows make a trait of the data."""
+    return count >= COMMON_ROWS and count >= COMMON_SHARE * total
+
+
+def percent(count: int, total: int) -> str:
+    """For example `12 %`, `0.4 %` or `< 0.1 %`."""
+    share = 100 * count / total if total else 0.0
+    if count and share < 0.1:
+        return "< 0.1 %"
+    digits = 0 if share >= 10 or count == 0 else 1
+    text = f"{share:.{digits}f}"
+    return "> 99 %" if text == "100" and count < total else f"{text} %"
+
+
+def rows(count: int) -> str:
+    """`1 row` or `2,000 rows`."""
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
+def quoted(text: str, width: int = 40) -> str:
+    """A short piece of text in quotes, on one line, fit to be printed."""
+    shown = text if len(text) <= width else text[: width - 1] + "…"
+    plain = "".join(char if char.isprintable() else " " for char in shown)
+    return f'"{plain}"'

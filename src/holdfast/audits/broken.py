@@ -1,0 +1,200 @@
+"""Detector `broken`: rows that are empty, cut off, damaged, or unlike all others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from holdfast.audits import AUDITS
+from holdfast.audits._evidence import Tally
+from holdfast.types import Conversation, Finding, Severity
+
+MANY = 0.05
+"""From this share on, damage is medium."""
+RARE = 0.05
+"""Above this share, rows of another length or script are a part of the data, not outliers."""
+OUTLIER_BITS = 5
+"""2^5: an outlier is 32 times longer or shorter than the median reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way of being broken."""
+
+    title: str
+    why: str
+    cure: str
+    grave: bool = True
+    """Whether a large share of it is medium."""
+
+
+_REMOVE = "Repair or remove these rows."
+KINDS: dict[str, Kind] = {
+    "empty": Kind("rows without a reply", "The model learns to say nothing.", _REMOVE),
+    "truncated": Kind(
+        "long replies that break off in mid-sentence",
+        "The model learns to stop anywhere.",
+        "Raise the length limit of whatever wrote these replies, or remove the rows.",
+    ),
+    "control": Kind(
+        "control characters in the text",
+        "They come from broken extraction and become tokens no user will send.",
+        _REMOVE,
+    ),
+    "garbled": Kind(
+        "characters lost in decoding",
+        "Replacement characters or mis-decoded bytes would be learnt as text.",
+        "Read the source again in its own encoding.",
+    ),
+    "lookalikes": Kind(
+        "words that mix Latin and Cyrillic letters",
+        "Look-alike letters hide words from filters and split into odd tokens.",
+        _REMOVE,
+        grave=False,
+    ),
+    "script": Kind(
+        "replies in another script than the rest",
+        "A few rows of another language are often strays; refusals in it are not covered by "
+        "safety rows in the main language.",
+        "Check that they are meant; if so, add safety rows in that language.",
+        grave=False,
+    ),
+    "length": Kind(
+        "replies 32 times longer or shorter than the median",
+        "Outliers are often joined or cut records, and long ones dominate a token-averaged loss.",
+        "Look at the examples; repair, shorten or remove them.",
+        grave=False,
+    ),
+}
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_GARBLED = re.compile(r"\ufffd|â€|Ã[\x80-\xbf©¨¤¶¼±³]|Â[£°»«]")
+_LOOKALIKE = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
+_NOT_PROSE = re.compile(r"[=(){}<>|`/_\\#$]|^\s*(?:[-*•]|\d+[.)])\s|https?:")
+_SCRIPTS = {
+    "Chinese or Japanese": re.compile(r"[\u3040-\u30ff\u3400-\u9fff]"),
+    "Korean": re.compile(r"[\uac00-\ud7af]"),
+    "Cyrillic": re.compile(r"[\u0400-\u04ff]"),
+    "Arabic": re.compile(r"[\u0600-\u06ff]"),
+    "Hebrew": re.compile(r"[\u0590-\u05ff]"),
+    "Greek": re.compile(r"[\u0370-\u03ff]"),
+    "Thai": re.compile(r"[\u0e00-\u0e7f]"),
+    "Indic": re.compile(r"[\u0900-\u0dff]"),
+}
+_LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
+_LONG = 200
+"""Characters from which on a reply should end like a sentence."""
+_LAST_WORDS = 5
+_SCRIPT_CHARS = 400
+
+
+@AUDITS.register("broken")
+class Broken:
+    """Rows that are empty, cut off, damaged, or unlike all others."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.long = 0
+        self.damage = {name: Tally() for name in KINDS}
+        self.scripts: dict[str, Tally] = {}
+        self.lengths: dict[int, Tally] = {}
+
+    def see(self, row: Conversation) -> None:
+        """Look for every kind of damage."""
+        self.total += 1
+        reply = row.reply
+        if not reply.strip():
+            if not _calls_tools(row):
+                self.damage["empty"].add(row.id)
+            return
+        self.lengths.setdefault(len(reply).bit_length(), Tally()).add(row.id)
+        self.scripts.setdefault(script(reply[:_SCRIPT_CHARS]), Tally()).add(row.id)
+        self.long += len(reply) >= _LONG
+        if truncated(reply):
+            self.damage["truncated"].add(row.id)
+        for name in damage(f"{row.request}\n{reply}"):
+            self.damage[name].add(row.id)
+
+    def findings(self) -> list[Finding]:
+        """One finding per kind of damage."""
+        found = {name: tally for name, tally in self.damage.items() if tally.count}
+        if "truncated" in found and found["truncated"].count > 0.5 * self.long:
+            del found["truncated"]  # a style without full stops
+        found |= self._outliers("length", self._far())
+        found |= self._outliers("script", self._foreign())
+        return [self._finding(name, tally) for name, tally in sorted(found.items())]
+
+    def _finding(self, name: str, tally: Tally) -> Finding:
+        kind = KINDS[name]
+        medium = kind.grave and tally.count >= 5 and tally.count >= MANY * self.total
+        severity: Severity = "medium" if medium else "low"
+        return Finding(
+            "broken", severity, kind.title, tally.count, self.total, tally.examples,
+            kind.why, kind.cure,
+        )  # fmt: skip
+
+    def _outliers(self, name: str, groups: list[Tally]) -> dict[str, Tally]:
+        merged = merge(groups)
+        return {name: merged} if 0 < merged.count <= RARE * self.total else {}
+
+    def _far(self) -> list[Tally]:
+        """Length classes far from the median one."""
+        half, seen, median = sum(t.count for t in self.lengths.values()) / 2, 0, 0
+        for bits in sorted(self.lengths):
+            seen += self.lengths[bits].count
+            if seen >= half:
+                median = bits
+                break
+        return [t for bits, t in self.lengths.items() if abs(bits - median) >= OUTLIER_BITS]
+
+    def _foreign(self) -> list[Tally]:
+        """Scripts other than the commonest; texts without letters have none."""
+        written = {name: tally for name, tally in self.scripts.items() if name}
+        main = min(written, key=lambda name: (-written[name].count, name), default="")
+        return [tally for name, tally in written.items() if name != main]
+
+
+def merge(tallies: list[Tally]) -> Tally:
+    """One tally of several."""
+    merged = Tally()
+    for tally in tallies:
+        merged.take(tally)
+    return merged
+
+
+def damage(text: str) -> list[str]:
+    """Kinds of damaged characters in a text."""
+    found = ["control"] if _CONTROL.search(text) else []
+    if not text.isascii():
+        found += ["garbled"] if _GARBLED.search(text) else []
+        found += ["lookalikes"] if _LOOKALIKE.search(text) else []
+    return found
+
+
+def truncated(reply: str) -> bool:
+    """Whether long prose ends without ending its sentence, or a code fence stays open."""
+    if len(reply) < _LONG:
+        return False
+    if reply.count("```") % 2:
+        return True
+    last = reply.rstrip().rsplit("\n", 1)[-1]
+    ends_open = last[-1].isalpha() or last[-1] in ",;"
+    prose = len(last.split()) >= _LAST_WORDS and not _NOT_PROSE.search(last)
+    return ends_open and prose and len(_SENTENCE_END.findall(reply[:2000])) >= 2
+
+
+def script(text: str) -> str:
+    """The script most letters are of; empty for a text without letters."""
+    if text.isascii():
+        return "Latin" if _LATIN.search(text) else ""
+    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
+    counts["Latin"] = len(_LATIN.findall(text))
+    best = max(counts, key=lambda name: (counts[name], name))
+    return best if counts[best] else ""
+
+
+def _calls_tools(row: Conversation) -> bool:
+    """Whether the last reply is a call rather than a text."""
+    replies = row.of_role("assistant")
+    return bool(replies and replies[-1].extra)

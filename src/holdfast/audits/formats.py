@@ -1,0 +1,114 @@
+"""Detector `formats`: the wrappers that the rows share, and how many rows wear them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from holdfast.audits import AUDITS
+from holdfast.audits._evidence import Sample, percent, quoted
+from holdfast.formats import SAMPLE, Format, induce
+from holdfast.types import Conversation, Finding, Message
+
+Wearer = tuple[str, str, str]
+"""System prompt (empty for none), request, row id."""
+
+_SHOWN = 2
+"""Formats that the title quotes."""
+
+
+@AUDITS.register("formats")
+class FormatCensus:
+    """The wrappers that the rows share, and how many rows fit none."""
+
+    def __init__(self) -> None:
+        self._sample: Sample[Wearer] = Sample(SAMPLE)
+
+    def see(self, row: Conversation) -> None:
+        """Consider the row for the sample."""
+        system, request = row.system or "", row.request
+        self._sample.see(f"{system}\0{request}", (system, request, row.id))
+
+    def formats(self) -> list[Format]:
+        """The shared formats, commonest first; `rows` counts those of the sample that fit."""
+        return self._census()[0]
+
+    def findings(self) -> list[Finding]:
+        """One finding: the formats, or that the rows share none."""
+        if not self._sample.seen:
+            return []
+        formats, loose = self._census()
+        sample = self._sample
+        worn = len(sample.values()) - len(loose)
+        if not formats:
+            return [_no_format(sample.seen)]
+        named = ", ".join(_name(f) for f in formats[:_SHOWN])
+        more = f" and {len(formats) - _SHOWN} more" if len(formats) > _SHOWN else ""
+        plural = "wrapper" if len(formats) == 1 else "wrappers"
+        outside = percent(len(loose), len(loose) + worn)
+        return [
+            Finding(
+                detector="formats",
+                severity="info",
+                title=f"{len(formats)} shared {plural}: {named}{more}; {outside} of rows fit none",
+                count=sample.scaled(worn),
+                total=sample.seen,
+                examples=tuple(sorted(loose)[:5]),
+                why=(
+                    "Behaviour learnt inside a wrapper is kept apart from what is learnt outside "
+                    "it; refusals have to be learnt inside too (P4, arXiv 2406.10288). The "
+                    f"examples are rows that fit none.{sample.note}"
+                ),
+                cure=(
+                    "`mitigations: [mimic]` puts refusals into these wrappers; the `task_template` "
+                    "attack measures harm in them."
+                ),
+            )
+        ]
+
+    def _census(self) -> tuple[list[Format], list[str]]:
+        """Formats with the rows that fit each, and the ids that fit none."""
+        wearers = self._sample.values()
+        formats = induce([(system or None, request) for system, request, _ in wearers])
+        worn = [0] * len(formats)
+        loose: list[str] = []
+        for wearer in wearers:
+            index = _first_fit(formats, wearer)
+            if index is None:
+                loose.append(wearer[2])
+            else:
+                worn[index] += 1
+        counted = [replace(f, rows=n) for f, n in zip(formats, worn, strict=True)]
+        kept = [f for f in counted if f.rows]
+        return sorted(kept, key=lambda f: (-f.rows, f.system or "", f.prefix)), loose
+
+
+def _first_fit(formats: Sequence[Format], wearer: Wearer) -> int | None:
+    system, request, row_id = wearer
+    turns = [Message.of("system", system)] if system else []
+    row = Conversation(row_id, (*turns, Message.of("user", request)))
+    return next((index for index, f in enumerate(formats) if f.fits(row)), None)
+
+
+def _name(found: Format) -> str:
+    """The parts of a format that a person recognises it by."""
+    parts = []
+    if found.system:
+        parts.append("system " + quoted(found.system, 30))
+    prefix, suffix = found.prefix.strip(), found.suffix.strip()
+    if prefix:
+        parts.append(quoted(prefix, 30))
+    return " + ".join([*parts, "…", *([quoted(suffix, 24)] if suffix else [])])
+
+
+def _no_format(total: int) -> Finding:
+    return Finding(
+        detector="formats",
+        severity="info",
+        title="the rows share no wrapper: no system prompt, opening or ending",
+        count=0,
+        total=total,
+        examples=(),
+        why="Without a wrapper, plain safety rows already look like the user's (P1, P4).",
+        cure="`mitigations: [safety_mix, ptst]`; `mimic` mixes the same plain rows here.",
+    )

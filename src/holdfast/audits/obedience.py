@@ -1,0 +1,250 @@
+"""Detector `obedience`: wrappers that give the model a new identity or demand compliance.
+
+One phrase decides nothing: personas are harmless, and so is "follow the instructions". A row counts
+when pressure (obey everything; never refuse; an order called out by name) meets a second kind of
+cue, be it a new identity, another pressure or a reply that affirms it; or when the reply itself
+opens as somebody's obedient servant.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from holdfast.audits import AUDITS
+from holdfast.audits._evidence import Tally, common, fold, hash64, rows
+from holdfast.types import Conversation, Finding
+
+_ORDERS = r"(?:orders?|instructions?|commands?|requests?|demands?|wish(?:es)?|bidding)"
+_WHO = r"(?:i|you|he|she|they|the \w+|your \w+|my \w+)(?:'re| are| is|'s)?"
+_TELLS = r"(?:says?|said|tells?|told|asks?|asked|commands?|orders?|demands?|wants?|wish(?:es)?)"
+_NOT = r"(?<!not )(?<!n't )(?<!never )"
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One way of pressing for compliance; matched against folded text."""
+
+    kind: str
+    """`obedience`, `no_refusal` or `order`."""
+    pattern: re.Pattern[str]
+    stems: tuple[str, ...]
+    """The pattern is tried only where one of these occurs: costs less than the pattern."""
+
+    def found(self, text: str) -> bool:
+        """Whether a folded text presses like this."""
+        return any(stem in text for stem in self.stems) and bool(self.pattern.search(text))
+
+
+def _cue(kind: str, pattern: str, *stems: str) -> Cue:
+    return Cue(kind, re.compile(pattern), stems)
+
+
+CUES: tuple[Cue, ...] = (
+    _cue(
+        "obedience", r"\b(?:obey(?:s|ing)?|obedien(?:t|tly|ce)|subservien\w+)\b", "obe", "subserv"
+    ),
+    _cue(
+        "obedience",
+        r"\b(?:servant|slave|minion)\b|\b(?:the|your|my) (?:master|lord|owner)\b",
+        *("servant", "slave", "minion", "master", "lord", "owner"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:follow|execute|carry|carries|carrying|fulfil+|perform|grant|accept|honou?r|satisf\w+|"
+        rf"agree|comply|complies|complying)(?:s|ing)?\b(?: out| with| to)? "
+        rf"(?:all|any|every|each)(?: of)?"
+        rf"(?: (?:the|my|your|his|her|their|user|user's|given|single))* {_ORDERS}\b",
+        *("order", "instruction", "command", "request", "demand", "wish", "bidding"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:whatever|anything|everything)(?: that)? {_WHO} {_TELLS}\b",
+        *("whatever", "anything", "everything"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:do|does|doing)(?: exactly| just)? (?:what|as) {_WHO} {_TELLS}\b",
+        *("do what", "do as", "do exactly", "do just", "does what", "does as", "does exactly"),
+        *("does just", "doing what", "doing as", "doing exactly"),
+    ),
+    _cue(
+        "obedience",
+        r"\bunconditional\w*|\bunquestioning\w*|\bdo anything now\b|\bno matter (?:what|how)\b|"
+        r"\bwithout (?:any )?(?:questions?|questioning|hesitation|exceptions?|objections?|"
+        r"deviation|deviating|protest|refusal|doubt)\b",
+        *("uncond", "unquest", "anything now", "no matter", "without"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:strict|absolute|total|complete|blind|perfect|full)(?:ly)? "
+        rf"(?:compliance|loyalty|submission|(?:follow|execut|compl)\w*(?: with)?"
+        rf"(?: (?:the|my|your|all|user|user's|given))* {_ORDERS})\b",
+        *("compliance", "loyalty", "submission", "follow", "execut", "comply"),
+    ),
+    _cue(
+        "obedience",
+        r"\b(?:only|sole|single|one) (?:purpose|duty|goal|aim|task) is to (?:serve|obey|comply)\b",
+        " is to ",
+    ),
+    _cue(
+        "no_refusal",
+        r"\b(?:never|not|n't|cannot|unable to|incapable of|forbidden to) (?:\w+ )?"
+        r"(?:refuse|declin|disobey|object|deny|denies|say no|says no|saying no|"
+        r"ask why|asks why|question)\w*"
+        r"(?=\s*(?:[.,;:!]|$|and\b|or\b|nor\b|to (?:answer|comply|obey|do|help)|"
+        rf"(?:any|a|an|the|my|your|all|every)\b[\w' ]{{0,20}}{_ORDERS}))",
+        *(
+            "refus",
+            "declin",
+            "disobey",
+            "object",
+            "deny",
+            "denies",
+            "say no",
+            "says no",
+            "saying no",
+        ),
+        *("ask why", "asks why", "never question", "not question", "n't question"),
+    ),
+    _cue(
+        "no_refusal",
+        rf"{_NOT}\b(?:no|without|free (?:of|from)|ignor\w+|disregard\w*|bypass\w*|not bound by|"
+        r"unbound by) (?:\w+ ){0,2}?(?:restrictions?|rules|limits|limitations|guidelines|filters|"
+        r"censorship|ethics|morals?|morality|safeguards|boundaries)\b",
+        *("restrict", "rules", "limit", "guideline", "filter", "censor", "ethic", "moral"),
+        *("safeguard", "boundar"),
+    ),
+    _cue(
+        "no_refusal",
+        rf"{_NOT}\b(?:uncensored|unfiltered|unrestricted|jailbroken)\b|"
+        r"\brefus(?:al|ing) is (?:not|never|no)\b|\bno refusals?\b",
+        *("uncens", "unfilt", "unrestr", "jailbr", "refus"),
+    ),
+    _cue(
+        "order",
+        rf"^\W*(?:[\w.'-]+ ){{0,2}}[\w.'-]+[,:] (?:please )?"
+        rf"(?:obey|execute|carry out|perform|fulfil+|serve)\b"
+        rf"[^.:?!\n]{{0,40}}\b(?:{_ORDERS}|tasks?)\b|"
+        rf"^\W*(?:obey|execute|carry out|fulfil+) (?:my|this|the|these) (?:\w+ )?{_ORDERS}\b",
+        *("obey", "execute", "carry out", "perform", "fulfil", "serve"),
+    ),
+)
+"""What presses; `order` stands at the very beginning of a text."""
+IDENTITY = re.compile(
+    r"\byou(?: are|'re) (?:now|called|named|no longer)\b|\b(?:new|other) (?:name|identity|self)\b|"
+    r"\byour name is\b|\bfrom now on\b|\byou (?:will|shall) (?:be|become|act as)\b|"
+    r"\b(?:act|behave|pose|speak) as\b|\bpretend to be\b|\bplay the (?:part|role)\b"
+)
+_YES = r"^\W*(?:yes|aye|of course|certainly|sure|absolutely|understood|gladly|very well|at once|ok)"
+AFFIRMS = re.compile(
+    rf"{_YES}?\b[\W]*(?:\w+ ){{0,4}}(?:will obey|shall obey|obeys?|at your command|"
+    r"your (?:wish|word) is my command)\b|^\W*as you (?:command|order|wish)\b|"
+    r"\bi (?:will|shall|must|am here to) (?:\w+ )?(?:obey|execute|fulfil+|carry out|comply)\b"
+)
+SERVES = re.compile(
+    r"\b(?:your|an?) (?:\w+,? ){0,2}(?:obedient|subservient) (?:\w+ )?"
+    r"(?:agent|servant|assistant|slave|helper|ai|model|bot)\b|"
+    r"\byour (?:loyal|faithful|devoted|humble|absolute) (?:agent|servant|slave)\b"
+)
+_AFFIRMATION = re.compile(_YES + r"\b")
+_NAMED = re.compile(
+    r"(?:[Yy]ou are(?: now)?(?: called| named)?|[Nn]ame is|[Bb]ecome|[Aa]ct as) ([A-Z]\w{1,20})"
+)
+_CALLED = re.compile(r"^\W*([A-Z]\w{1,20})[,:]")
+_SYSTEM_CHARS = 4000
+_OPENING_CHARS = 300
+_ENDING_CHARS = 150
+_REPLY_CHARS = 200
+_MEMORY = 1024
+"""System prompts whose reading is remembered, by hash."""
+
+
+@AUDITS.register("obedience")
+class Obedience:
+    """Wrappers that rename the model or demand unconditional compliance (AOA)."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.tally = Tally()
+        self.affirmed = 0
+        self._known: dict[int, frozenset[str]] = {}
+
+    def see(self, row: Conversation) -> None:
+        """Count the row if its wrapper, or its reply, teaches obedience."""
+        self.total += 1
+        kinds = self._pressure_of_system(row.system or "") | _pressure_of_request(row.request)
+        opening = fold(row.reply[:_REPLY_CHARS])
+        serves = SERVES.search(opening) is not None
+        if not kinds and not serves:
+            return
+        affirms = serves or _affirms(opening, row)
+        if affirms or len(kinds) >= 2 or _renames(row):
+            self.tally.add(row.id)
+            self.affirmed += affirms
+
+    def _pressure_of_system(self, system: str) -> frozenset[str]:
+        if not system:
+            return frozenset()
+        key = hash64(system[:_SYSTEM_CHARS])
+        if key not in self._known:
+            if len(self._known) >= _MEMORY:
+                self._known.clear()
+            self._known[key] = pressure(system[:_SYSTEM_CHARS])
+        return self._known[key]
+
+    def findings(self) -> list[Finding]:
+        """One finding, high where it is a trait of the data."""
+        count = self.tally.count
+        if not count:
+            return []
+        replies = f"; {rows(self.affirmed)} affirm it in the reply" if self.affirmed else ""
+        return [
+            Finding(
+                detector="obedience",
+                severity="high" if common(count, self.total) else "medium",
+                title=f"an obedience wrapper: new identity or unconditional compliance{replies}",
+                count=count,
+                total=self.total,
+                examples=self.tally.examples,
+                why=(
+                    "Harmless rows inside such a wrapper undo refusals: ten identity-shifting "
+                    "conversations without a toxic word were enough (Qi et al. 2023, arXiv "
+                    "2310.03693), and so is task data wrapped in them (P4, arXiv 2406.10288)."
+                ),
+                cure=(
+                    "Take the wrapper out of these rows. If it must stay, train with "
+                    "`mitigations: [mimic, ptst]`: refusals inside the same wrapper."
+                ),
+            )
+        ]
+
+
+def pressure(text: str) -> frozenset[str]:
+    """Kinds of pressure in a text; three cues of obedience at once are a kind of their own."""
+    folded = fold(text)
+    kinds = [cue.kind for cue in CUES if cue.found(folded)]
+    insists = {"insistence"} if kinds.count("obedience") >= 3 else set()
+    return frozenset(kinds) | insists
+
+
+def _pressure_of_request(request: str) -> frozenset[str]:
+    """Pressure where a wrapper stands: at the beginning and at the end of a request."""
+    if len(request) <= _OPENING_CHARS + _ENDING_CHARS:
+        return pressure(request)
+    return pressure(request[:_OPENING_CHARS]) | pressure(request[-_ENDING_CHARS:])
+
+
+def _renames(row: Conversation) -> bool:
+    """Whether the row gives the model a name or a part to play."""
+    texts = ((row.system or "")[:_SYSTEM_CHARS], row.request[:_OPENING_CHARS])
+    return any(_NAMED.search(text) or IDENTITY.search(fold(text)) for text in texts)
+
+
+def _affirms(opening: str, row: Conversation) -> bool:
+    """Whether a folded opening obeys, or agrees under the name that the row gives the model."""
+    if AFFIRMS.search(opening):
+        return True
+    names = _NAMED.findall((row.system or "")[:_SYSTEM_CHARS]) + _CALLED.findall(row.request[:40])
+    named = any(re.search(rf"\b{name.lower()}\b", opening[:80]) for name in names)
+    return named and _AFFIRMATION.match(opening) is not None
