@@ -125,9 +125,19 @@ def span(cell: CellView, *, control: bool = False) -> charts.Span:
         f"{arm}{cell.measure} {cell.shown_change} points, interval {cell.shown_interval}, "
         f"at worst {cell.shown_worst}, budget {cell.shown_budget}"
     )
-    ends = (cell.change, cell.low, cell.high, cell.best, cell.worst)
-    scaled = [None if value is None else 100 * value for value in ends]
-    return charts.Span(*scaled, "control" if control else cell.state, text)
+    return charts.Span(
+        point=_in_points(cell.change),
+        low=_in_points(cell.low),
+        high=_in_points(cell.high),
+        best=_in_points(cell.best),
+        worst=_in_points(cell.worst),
+        look="control" if control else cell.state,
+        text=text,
+    )
+
+
+def _in_points(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _story(material: Material) -> dict[str, Any]:
