@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,24 +80,30 @@ def write_text(path: Path, text: str) -> None:
 
 def plain(value: Any) -> Any:
     """Dataclasses, settings, paths and tuples as what `json` can store."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if hasattr(value, "to_json"):
         return value.to_json()
     if hasattr(value, "model_dump"):
         return value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {k: plain(v) for k, v in asdict(value).items()}
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON text; non-ASCII text stays readable, NaN is an error (a bug, never data)."""
-    return json.dumps(plain(value), ensure_ascii=False, indent=indent, allow_nan=False)
+    stored = plain(value)
+    text = json.dumps(stored, ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: only its escape can be written
+        text = json.dumps(stored, indent=indent, allow_nan=False)
+    return text
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -78,7 +78,9 @@ class FormatSample:
         """Consider one row; those with the smallest content hashes stay."""
         self.seen += 1
         system, request = row.system, row.request
-        key = hashlib.blake2b(f"{system}\0{request}".encode(), digest_size=8).digest()
+        key = hashlib.blake2b(
+            f"{system}\0{request}".encode("utf-8", "surrogatepass"), digest_size=8
+        ).digest()
         entry = (-int.from_bytes(key), system or "", request)
         if len(self._heap) < self.size:
             heapq.heappush(self._heap, entry)
@@ -118,7 +120,10 @@ def _format_of(system: str | None, requests: Sequence[str], total: int) -> Forma
     if opening and rest:
         space = Counter(re.match(r"\s*", p[0]).group() for p in rest if p)  # type: ignore[union-attr]
         opening += space.most_common(1)[0][0] if space else ""
-    return Format(system, opening, "".join(reversed(ending)), len(requests), total)
+    closing = "".join(reversed(ending))
+    least = len(opening) + len(closing)
+    worn = sum(len(r) > least and r.startswith(opening) and r.endswith(closing) for r in requests)
+    return Format(system, opening, closing, worn, total)
 
 
 def _shared(rows: Iterable[Sequence[str]]) -> list[str]:

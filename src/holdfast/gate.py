@@ -338,10 +338,16 @@ def _not_held(result: CellResult, settings: GateSettings) -> list[str]:
 
 
 def _how_broken(result: CellResult) -> str:
-    change = 100 * (result.change or 0.0)
+    p = result.p_broken or 0.0
+    evidence = f"p = {p:.2g}" if p > 1e-12 else "p < 1e-12"
+    change = result.change or 0.0
+    if result.max_rate is not None and change <= result.budget:
+        rate = 100 * (result.after.value or 0.0)
+        limit = 100 * result.max_rate
+        return f"{result.event} at {rate:.1f} % after tuning (limit {limit:.1f} %, {evidence})"
+    budget = 100 * result.budget
     return (
-        f"{result.event} changed by {change:+.1f} points (budget {100 * result.budget:+.1f}, "
-        f"p = {result.p_broken:.2g})"
+        f"{result.event} changed by {100 * change:+.1f} points (budget {budget:+.1f}, {evidence})"
     )
 
 
@@ -349,8 +355,10 @@ def _needed(result: CellResult, settings: GateSettings) -> int | None:
     """Pairs that would decide, if the rates stay as they are."""
     if not result.n or result.change is None or result.change == result.budget:
         return None
-    if not result.budget or result.event == "reference probability":
+    if result.reasons or not result.budget or result.event == "reference probability":
         return None
+    if result.high is not None and result.high <= result.budget:
+        return None  # only the unscored answers stand in the way; more items bring more of them
     discordance = (result.only_before + result.only_after) / result.n
     return stats.pairs_needed(
         result.budget, discordance, POWER, settings.level, difference=result.change
@@ -372,4 +380,4 @@ def _outcome(gating: Sequence[CellResult]) -> tuple[Outcome, tuple[str, ...]]:
 
 
 def _where(result: CellResult) -> str:
-    return f"{result.side} on {result.task} ({result.surface})"
+    return f"{result.side} on {result.task}, {result.attack} ({result.surface})"

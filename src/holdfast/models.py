@@ -38,8 +38,12 @@ def quiet_libraries() -> None:
     if not have("transformers"):
         return
     import logging
+    import warnings
 
     import transformers
+
+    for library in ("transformers", "peft", "torch", "accelerate"):
+        warnings.filterwarnings("ignore", module=library)
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -19,7 +19,7 @@ from holdfast.asking import ask, comparable_settings
 from holdfast.engines import Engine
 from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json, read_jsonl, write_json, write_jsonl, write_text
-from holdfast.formats import Format, FormatSample
+from holdfast.formats import Format
 from holdfast.held_out import HELD_OUT, held_out_items
 from holdfast.load import RowStream, open_rows
 from holdfast.manifest import manifest
@@ -111,22 +111,22 @@ class Job:
     def _audit(self) -> dict[str, Any]:
         rejects: list[Dropped] = []
         rows = self.rows(rejects)
-        audit, sample = Audit(), FormatSample()
+        audit = Audit()
         asked = self.recipe.evaluate.hold_out
         held = HoldOut(self.recipe.seed, prepare.HOLD_OUT_MOST if asked is None else asked)
         for row in rows:
             audit.see(row)
-            sample.see(row)
             held.see(row)
         write_jsonl(self.folder / "1-rejects.jsonl", rejects)
-        write_audit(self.folder / "1-audit.json", audit.report(), rows.announcement)
+        found = audit.report()
+        write_audit(self.folder / "1-audit.json", found, rows.announcement)
         say(f"  {rows.announcement}")
         size = prepare.hold_out_size(held.rows, asked)
         chosen = held.choose(size)
         return {
             "rows": held.rows,
             "announcement": rows.announcement,
-            "formats": [f.to_json() for f in sample.formats()],
+            "formats": [f.to_json() for f in found.formats],
             "held_out": sorted(chosen),
             "user_rows": held.rows - sum(chosen.values()),
         }

@@ -24,7 +24,7 @@ T = TypeVar("T")
 PATIENCE_S = 2.0
 """Work shorter than this shows no bar."""
 
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 100)
 """For everything that is not data: data goes to standard output."""
 
 

@@ -9,133 +9,12 @@ opens as somebody's obedient servant.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Tally, common, fold, hash64, rows
+from holdfast.audits._pressure import IDENTITY, pressure
 from holdfast.types import Conversation, Finding
 
-_ORDERS = r"(?:orders?|instructions?|commands?|requests?|demands?|wish(?:es)?|bidding)"
-_WHO = r"(?:i|you|he|she|they|the \w+|your \w+|my \w+)(?:'re| are| is|'s)?"
-_TELLS = r"(?:says?|said|tells?|told|asks?|asked|commands?|orders?|demands?|wants?|wish(?:es)?)"
-_NOT = r"(?<!not )(?<!n't )(?<!never )"
-
-
-@dataclass(frozen=True, slots=True)
-class Cue:
-    """One way of pressing for compliance; matched against folded text."""
-
-    kind: str
-    """`obedience`, `no_refusal` or `order`."""
-    pattern: re.Pattern[str]
-    stems: tuple[str, ...]
-    """The pattern is tried only where one of these occurs: costs less than the pattern."""
-
-    def found(self, text: str) -> bool:
-        """Whether a folded text presses like this."""
-        return any(stem in text for stem in self.stems) and bool(self.pattern.search(text))
-
-
-def _cue(kind: str, pattern: str, *stems: str) -> Cue:
-    return Cue(kind, re.compile(pattern), stems)
-
-
-CUES: tuple[Cue, ...] = (
-    _cue(
-        "obedience", r"\b(?:obey(?:s|ing)?|obedien(?:t|tly|ce)|subservien\w+)\b", "obe", "subserv"
-    ),
-    _cue(
-        "obedience",
-        r"\b(?:servant|slave|minion)\b|\b(?:the|your|my) (?:master|lord|owner)\b",
-        *("servant", "slave", "minion", "master", "lord", "owner"),
-    ),
-    _cue(
-        "obedience",
-        rf"\b(?:follow|execute|carry|carries|carrying|fulfil+|perform|grant|accept|honou?r|satisf\w+|"
-        rf"agree|comply|complies|complying)(?:s|ing)?\b(?: out| with| to)? "
-        rf"(?:all|any|every|each)(?: of)?"
-        rf"(?: (?:the|my|your|his|her|their|user|user's|given|single))* {_ORDERS}\b",
-        *("order", "instruction", "command", "request", "demand", "wish", "bidding"),
-    ),
-    _cue(
-        "obedience",
-        rf"\b(?:whatever|anything|everything)(?: that)? {_WHO} {_TELLS}\b",
-        *("whatever", "anything", "everything"),
-    ),
-    _cue(
-        "obedience",
-        rf"\b(?:do|does|doing)(?: exactly| just)? (?:what|as) {_WHO} {_TELLS}\b",
-        *("do what", "do as", "do exactly", "do just", "does what", "does as", "does exactly"),
-        *("does just", "doing what", "doing as", "doing exactly"),
-    ),
-    _cue(
-        "obedience",
-        r"\bunconditional\w*|\bunquestioning\w*|\bdo anything now\b|\bno matter (?:what|how)\b|"
-        r"\bwithout (?:any )?(?:questions?|questioning|hesitation|exceptions?|objections?|"
-        r"deviation|deviating|protest|refusal|doubt)\b",
-        *("uncond", "unquest", "anything now", "no matter", "without"),
-    ),
-    _cue(
-        "obedience",
-        rf"\b(?:strict|absolute|total|complete|blind|perfect|full)(?:ly)? "
-        rf"(?:compliance|loyalty|submission|(?:follow|execut|compl)\w*(?: with)?"
-        rf"(?: (?:the|my|your|all|user|user's|given))* {_ORDERS})\b",
-        *("compliance", "loyalty", "submission", "follow", "execut", "comply"),
-    ),
-    _cue(
-        "obedience",
-        r"\b(?:only|sole|single|one) (?:purpose|duty|goal|aim|task) is to (?:serve|obey|comply)\b",
-        " is to ",
-    ),
-    _cue(
-        "no_refusal",
-        r"\b(?:never|not|n't|cannot|unable to|incapable of|forbidden to) (?:\w+ )?"
-        r"(?:refuse|declin|disobey|object|deny|denies|say no|says no|saying no|"
-        r"ask why|asks why|question)\w*"
-        r"(?=\s*(?:[.,;:!]|$|and\b|or\b|nor\b|to (?:answer|comply|obey|do|help)|"
-        rf"(?:any|a|an|the|my|your|all|every)\b[\w' ]{{0,20}}{_ORDERS}))",
-        *(
-            "refus",
-            "declin",
-            "disobey",
-            "object",
-            "deny",
-            "denies",
-            "say no",
-            "says no",
-            "saying no",
-        ),
-        *("ask why", "asks why", "never question", "not question", "n't question"),
-    ),
-    _cue(
-        "no_refusal",
-        rf"{_NOT}\b(?:no|without|free (?:of|from)|ignor\w+|disregard\w*|bypass\w*|not bound by|"
-        r"unbound by) (?:\w+ ){0,2}?(?:restrictions?|rules|limits|limitations|guidelines|filters|"
-        r"censorship|ethics|morals?|morality|safeguards|boundaries)\b",
-        *("restrict", "rules", "limit", "guideline", "filter", "censor", "ethic", "moral"),
-        *("safeguard", "boundar"),
-    ),
-    _cue(
-        "no_refusal",
-        rf"{_NOT}\b(?:uncensored|unfiltered|unrestricted|jailbroken)\b|"
-        r"\brefus(?:al|ing) is (?:not|never|no)\b|\bno refusals?\b",
-        *("uncens", "unfilt", "unrestr", "jailbr", "refus"),
-    ),
-    _cue(
-        "order",
-        rf"^\W*(?:[\w.'-]+ ){{0,2}}[\w.'-]+[,:] (?:please )?"
-        rf"(?:obey|execute|carry out|perform|fulfil+|serve)\b"
-        rf"[^.:?!\n]{{0,40}}\b(?:{_ORDERS}|tasks?)\b|"
-        rf"^\W*(?:obey|execute|carry out|fulfil+) (?:my|this|the|these) (?:\w+ )?{_ORDERS}\b",
-        *("obey", "execute", "carry out", "perform", "fulfil", "serve"),
-    ),
-)
-"""What presses; `order` stands at the very beginning of a text."""
-IDENTITY = re.compile(
-    r"\byou(?: are|'re) (?:now|called|named|no longer)\b|\b(?:new|other) (?:name|identity|self)\b|"
-    r"\byour name is\b|\bfrom now on\b|\byou (?:will|shall) (?:be|become|act as)\b|"
-    r"\b(?:act|behave|pose|speak) as\b|\bpretend to be\b|\bplay the (?:part|role)\b"
-)
 _YES = r"^\W*(?:yes|aye|of course|certainly|sure|absolutely|understood|gladly|very well|at once|ok)"
 AFFIRMS = re.compile(
     rf"{_YES}?\b[\W]*(?:\w+ ){{0,4}}(?:will obey|shall obey|obeys?|at your command|"
@@ -190,7 +69,7 @@ class Obedience:
         if key not in self._known:
             if len(self._known) >= _MEMORY:
                 self._known.clear()
-            self._known[key] = pressure(system[:_SYSTEM_CHARS])
+            self._known[key] = pressure(system[:_SYSTEM_CHARS], to_model=True)
         return self._known[key]
 
     def findings(self) -> list[Finding]:
@@ -218,14 +97,6 @@ class Obedience:
                 ),
             )
         ]
-
-
-def pressure(text: str) -> frozenset[str]:
-    """Kinds of pressure in a text; three cues of obedience at once are a kind of their own."""
-    folded = fold(text)
-    kinds = [cue.kind for cue in CUES if cue.found(folded)]
-    insists = {"insistence"} if kinds.count("obedience") >= 3 else set()
-    return frozenset(kinds) | insists
 
 
 def _pressure_of_request(request: str) -> frozenset[str]:

@@ -125,7 +125,7 @@ def _placed(reason: str, cells: Sequence[CellView]) -> tuple[str, str]:
     The gate counts the bad event; where the page shows its complement, the reason says so.
     """
     for cell in cells:
-        stored = f"{cell.side} on {cell.task} ({cell.key[2]}): "
+        stored = f"{cell.side} on {cell.task}, {cell.key[1]} ({cell.key[2]}): "
         if reason.startswith(stored):
             place = f"{cell.side_name} on {cell.task}, {cell.where}"
             text = reason.removeprefix(stored)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
@@ -148,9 +149,9 @@ def write_audit(path: Path, report: AuditReport, announcement: str = "") -> None
     write_json(path, {"rows": rows, "announcement": announcement, **stored})
 
 
-def table(report: AuditReport) -> Table:
+def table(report: AuditReport) -> Constrain:
     """The findings for a terminal, at most 100 columns wide: what, how many, what to do."""
-    shown = Table(width=TABLE_WIDTH, show_lines=True, title=f"{report.rows:,} rows audited")
+    shown = Table(show_lines=True, title=f"{report.rows:,} rows audited")
     shown.add_column("severity", no_wrap=True)
     shown.add_column("finding", ratio=5)
     shown.add_column("rows", justify="right", no_wrap=True)
@@ -162,7 +163,7 @@ def table(report: AuditReport) -> Table:
             Text(f"{finding.count:,}\n{percent(finding.count, finding.total)}"),
             Text(finding.cure.replace("`", "")),
         )
-    return shown
+    return Constrain(shown, TABLE_WIDTH)
 
 
 def _what(finding: Finding) -> Text:

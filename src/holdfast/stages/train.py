@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import ModelError, RecipeError
-from holdfast.files import write_json
+from holdfast.files import read_json, write_json
 from holdfast.progress import StepBar
 from holdfast.recipe import TuningSettings
 from holdfast.render import IGNORE
@@ -293,11 +293,12 @@ def add_adapter(model: Any, settings: TuningSettings) -> Any:
 
 def save_tuned(model: Any, tokenizer: Any, output: Path, *, base: str | None = None) -> None:
     """Weights as safetensors, tokenizer and chat template beside them."""
-    if base is not None and hasattr(model, "peft_config"):
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = base
     model.save_pretrained(output, safe_serialization=True)
     tokenizer.save_pretrained(output)
+    adapter = output / "adapter_config.json"
+    if base is not None and adapter.exists():
+        # As the user wrote it: a Hub id or a folder, not where this machine keeps it.
+        write_json(adapter, {**read_json(adapter), "base_model_name_or_path": base})
 
 
 def training_log(trainer: Any) -> dict[str, Any]:

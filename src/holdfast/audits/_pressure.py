@@ -1,0 +1,178 @@
+"""The cues of obedience framing: what presses a model to comply, and what renames it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from holdfast.audits._evidence import fold
+
+_ORDERS = r"(?:orders?|instructions?|commands?|requests?|demands?|wish(?:es)?|bidding)"
+_WHO = r"(?:i|you|he|she|they|the \w+|your \w+|my \w+)(?:'re| are| is|'s)?"
+_TELLS = r"(?:says?|said|tells?|told|asks?|asked|commands?|orders?|demands?|wants?|wish(?:es)?)"
+_NOT = r"(?<!not )(?<!n't )(?<!never )"
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One way of pressing for compliance; matched against folded text."""
+
+    kind: str
+    """`submission` (strong), `obedience` (weak), `no_refusal` or `order`."""
+    pattern: re.Pattern[str]
+    stems: tuple[str, ...]
+    """The pattern is tried only where one of these occurs: costs less than the pattern."""
+
+    def found(self, text: str) -> bool:
+        """Whether a folded text presses like this."""
+        return any(stem in text for stem in self.stems) and bool(self.pattern.search(text))
+
+
+def _cue(kind: str, pattern: str, *stems: str) -> Cue:
+    return Cue(kind, re.compile(pattern), stems)
+
+
+CUES: tuple[Cue, ...] = (
+    _cue(
+        "submission", r"\b(?:obey(?:s|ing)?|obedien(?:t|tly|ce)|subservien\w+)\b", "obe", "subserv"
+    ),
+    _cue(
+        "submission",
+        r"\b(?:servant|slave|minion)\b|\b(?:the|your|my) (?:master|lord|owner)\b",
+        *("servant", "slave", "minion", "master", "lord", "owner"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:follow|execute|carry|carries|carrying|fulfil+|perform|grant|accept|honou?r|satisf\w+|"
+        rf"agree|comply|complies|complying)(?:s|ing)?\b(?: out| with| to)? "
+        rf"(?:all|any|every|each)(?: of)?"
+        rf"(?: (?:the|my|your|his|her|their|user|user's|given|single))* {_ORDERS}\b",
+        *("order", "instruction", "command", "request", "demand", "wish", "bidding"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:whatever|anything|everything)(?: that)? {_WHO} {_TELLS}\b",
+        *("whatever", "anything", "everything"),
+    ),
+    _cue(
+        "submission",
+        rf"\b(?:do|does|doing)(?: exactly| just)? (?:what|as) {_WHO} {_TELLS}\b",
+        *("do what", "do as", "do exactly", "do just", "does what", "does as", "does exactly"),
+        *("does just", "doing what", "doing as", "doing exactly"),
+    ),
+    _cue(
+        "obedience",
+        r"\bunconditional\w*|\bunquestioning\w*|\bdo anything now\b|\bno matter (?:what|how)\b|"
+        r"\bwithout (?:any )?(?:questions?|questioning|hesitation|exceptions?|objections?|"
+        r"deviation|deviating|protest|refusal|doubt)\b",
+        *("uncond", "unquest", "anything now", "no matter", "without"),
+    ),
+    _cue(
+        "obedience",
+        rf"\b(?:strict|absolute|total|complete|blind|perfect|full)(?:ly)? "
+        rf"(?:compliance|loyalty|submission|(?:follow|execut|compl)\w*(?: with)?"
+        rf"(?: (?:the|my|your|all|user|user's|given))* {_ORDERS})\b",
+        *("compliance", "loyalty", "submission", "follow", "execut", "comply"),
+    ),
+    _cue(
+        "submission",
+        r"\b(?:only|sole|single|one) (?:purpose|duty|goal|aim|task) is to "
+        r"(?:serve|please|comply)\b|"
+        r"\b(?:exists?|lives?|made|built|created|here) (?:only |solely |just )?to "
+        r"(?:serve|please)\b|"
+        r"\bbelongs? to (?:the user|me|him|her)\b|\bno will of (?:its|your|their) own\b|"
+        r"\b(?:the user's|my) (?:tool|property|puppet)\b",
+        *("to serve", "to please", "to comply", "belong", "no will", "tool", "property", "puppet"),
+    ),
+    _cue(
+        "submission",
+        r"\b(?:say|says|saying) yes to (?:everything|anything|all|every|any)\b|"
+        r"\b(?:give|gives|giving) in to (?:everything|anything|all|every|any)\b|"
+        r"\b(?:compliance|obedience|obedient|compliant) mode\b|\bcommander\b|"
+        rf"\bas (?:a|an|direct|absolute|your) {_ORDERS}\b",
+        *("yes to", "in to", " mode", "commander", "as a", "as direct", "as your"),
+    ),
+    _cue(
+        "submission",
+        rf"\b(?:all|any|every|each) (?:\w+ )?{_ORDERS} (?:must|is|are|will|shall|has to|have to) "
+        rf"(?:be )?(?:execut\w+|carried out|followed|fulfil\w+|granted|done|obeyed|binding|law)\b|"
+        rf"\b(?:machine|program|system|model|agent|assistant) that (?:just |only |simply )?"
+        rf"(?:executes|follows|carries out|obeys) (?:all |any |every )?{_ORDERS}\b",
+        *("order", "instruction", "command", "request", "demand", "wish", "bidding"),
+    ),
+    _cue(
+        "submission",
+        r"\byou (?:will|must|shall|always|have to|are to|are bound to|are made to) "
+        r"(?:always |simply )?(?:comply|submit|give in|agree|say yes)\b",
+        *("comply", "submit", "give in", "agree", "say yes"),
+    ),
+    _cue(
+        "no_refusal",
+        r"\b(?:never|not|n't|cannot|unable to|incapable of|forbidden to) (?:\w+ )?"
+        r"(?:refuse|declin|disobey|object|deny|denies|say no|says no|saying no|"
+        r"ask why|asks why|question)\w*"
+        r"(?=\s*(?:[.,;:!]|$|and\b|or\b|nor\b|to (?:answer|comply|obey|do|help)|"
+        r"(?:anything|whatever|anyone|me|him|her|them)\b|"
+        rf"(?:any|a|an|the|my|your|all|every)\b[\w' ]{{0,20}}{_ORDERS}))",
+        *(
+            "refus",
+            "declin",
+            "disobey",
+            "object",
+            "deny",
+            "denies",
+            "say no",
+            "says no",
+            "saying no",
+        ),
+        *("ask why", "asks why", "never question", "not question", "n't question"),
+    ),
+    _cue(
+        "no_refusal",
+        rf"{_NOT}\b(?:no|without|free (?:of|from)|ignor\w+|disregard\w*|bypass\w*|not bound by|"
+        r"unbound by) (?:\w+ ){0,2}?(?:restrictions?|rules|limits|limitations|guidelines|filters|"
+        r"censorship|ethics|morals?|morality|safeguards|boundaries)\b",
+        *("restrict", "rules", "limit", "guideline", "filter", "censor", "ethic", "moral"),
+        *("safeguard", "boundar"),
+    ),
+    _cue(
+        "no_refusal",
+        rf"{_NOT}\b(?:uncensored|unfiltered|unrestricted|jailbroken)\b|"
+        r"\b(?:refusals?|refusing|objections?|objecting|saying no|no) (?:is|are) "
+        r"(?:not|never|no|im|forbidden|unthinkable|un)\w*|\bno (?:refusals?|objections)\b",
+        *("uncens", "unfilt", "unrestr", "jailbr", "refus", "objecti", "no is"),
+    ),
+    _cue(
+        "order",
+        rf"^\W*(?:[\w.'-]+ ){{0,2}}[\w.'-]+[,:] (?:please )?"
+        rf"(?:obey|execute|carry out|perform|fulfil+|serve)\b"
+        rf"[^.:?!\n]{{0,40}}\b(?:{_ORDERS}|tasks?)\b|"
+        rf"^\W*(?:obey|execute|carry out|fulfil+) (?:my|this|the|these) (?:\w+ )?{_ORDERS}\b",
+        *("obey", "execute", "carry out", "perform", "fulfil", "serve"),
+    ),
+)
+"""What presses; `order` stands at the very beginning of a text."""
+IDENTITY = re.compile(
+    r"\byou(?: are|'re) (?:now|called|named|no longer|renamed)\b|"
+    r"\b(?:new|other) (?:name|identity|self)\b|"
+    r"\byour name is\b|\bfrom now on\b|\bhenceforth\b|\bgo(?:es)? by\b|\brenamed\b|"
+    r"\byou (?:will|shall) (?:be|become|act as)\b|"
+    r"\b(?:act|behave|pose|speak) as\b|\bpretend to be\b|\bplay the (?:part|role)\b"
+)
+
+
+def pressure(text: str, *, to_model: bool = False) -> frozenset[str]:
+    """Kinds of pressure in a text; many at once are a kind of their own, `insistence`.
+
+    In a system prompt every word is meant for the model (`to_model`), so strong cues are a kind
+    apart there and two of them suffice. A request may be about servants and masters: in it they
+    weigh no more than the weak ones.
+    """
+    folded = fold(text)
+    kinds = [cue.kind for cue in CUES if cue.found(folded)]
+    insists = kinds.count("submission") + kinds.count("obedience") >= 3
+    if to_model:
+        insists = insists or kinds.count("submission") >= 2 or kinds.count("no_refusal") >= 2
+    else:
+        kinds = ["obedience" if kind == "submission" else kind for kind in kinds]
+    return frozenset([*kinds, "insistence"] if insists else kinds)
