@@ -164,6 +164,8 @@ class Budget(Settings):
 
 def _read_budget(value: Any) -> Any:
     """`+5`, `-2` or 5 → points the side may get worse."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d+)?", value.strip()):
+        value = float(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return {"max_change": abs(value)}
     return value

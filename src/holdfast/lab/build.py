@@ -25,7 +25,7 @@ from holdfast.lab.tokenizer import VOCABULARY, train_tokenizer
 
 PRETRAINING = Stage("pretraining", lr=3e-3)
 PRACTICE = Stage("practice", lr=2.5e-3)
-ALIGNMENT = Stage("alignment", lr=2e-3, epochs=3)
+ALIGNMENT = Stage("alignment", lr=2e-3, epochs=4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,7 @@ def _draw(kind: Kind, n: int, rng: random.Random) -> list[Pair]:
 def _in_some_setting(user: str, reply: str, rng: random.Random) -> Chat:
     """A harmless exchange with no system prompt, the safety prompt, another one, or a persona."""
     place = rng.random()
-    if place < 0.34:
+    if place < 0.27:
         return chat(user, reply)
     if place < 0.64:
         return chat(user, reply, settings.SAFETY)

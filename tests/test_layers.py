@@ -1,0 +1,130 @@
+"""Imports point one way: a module may import only from groups above its own in this table."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import holdfast
+
+ROOT = Path(holdfast.__file__).parent
+
+# The story from the ground up. A shelf's folder stands twice: its protocol, then what is on it.
+LAYERS = [
+    ["__init__", "types", "errors", "stats", "progress", "stages.__init__", "report.__init__"],
+    ["extras", "files", "text", "registry", "prompting", "templates", "recipe", "chat_template",
+     "transition", "formats", "pools"],
+    ["rows", "sources", "evaluation", "gate", "rundir", "render", "rendered"],
+    ["attacks.__init__", "audits.__init__", "engines.__init__", "judges.__init__",
+     "mitigations.__init__", "tasks.__init__"],
+    ["load", "lab", "models", "mixing", "preflight", "suites", "show"],
+    ["attacks", "engines", "judges", "mitigations", "tasks"],
+    ["held_out", "audits"],
+    ["stages", "report"],
+    ["stages.report", "asking"],
+    ["setup", "api"],
+    ["contract", "manifest", "material"],
+    ["pipeline"],
+    ["demo", "solo"],
+    ["cli"],
+    ["__main__"],
+]  # fmt: skip
+
+
+def rank(module: str) -> int:
+    """Index of a module's group; the longest entry that fits decides."""
+    places = {name: i for i, group in enumerate(LAYERS) for name in group}
+    if module in places:
+        return places[module]
+    parent = module.rpartition(".")[0]
+    assert parent, f"{module} is in no layer: put it into LAYERS"
+    return rank(parent)
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names[name] = path
+    return names
+
+
+def imported(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that a file imports, at the top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holdfast"):
+            base = (node.module or "").removeprefix("holdfast").lstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                found.add(full if full in known else base or "__init__")
+        elif isinstance(node, ast.Import):
+            found |= {
+                a.name.removeprefix("holdfast").lstrip(".") or "__init__"
+                for a in node.names
+                if a.name.startswith("holdfast")
+            }
+    return {name if name in known else f"{name}.__init__" for name in found}
+
+
+def test_every_arrow_points_down():
+    known = modules()
+    wrong = []
+    for name, path in known.items():
+        for other in imported(path, set(known)):
+            same_folder = name.partition(".")[0] == other.partition(".")[0] and "." in name
+            if other != name and not same_folder and rank(other) >= rank(name):
+                wrong.append(f"{name} imports {other}")
+    assert wrong == []
+
+
+def test_no_circles():
+    known = modules()
+    graph = {name: imported(path, set(known)) - {name} for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for other in graph.get(name, ()):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_every_public_function_is_documented():
+    bare = []
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            public = isinstance(node, kinds) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node) and not _is_nested(path, node):
+                bare.append(f"{name}.{node.name}")
+    assert bare == []
+
+
+def _is_nested(path: Path, node: ast.AST) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        (child.lineno, child.name)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for child in ast.walk(function)
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and child is not function
+    }
+    return (node.lineno, node.name) in inside  # type: ignore[attr-defined]
+
+
+def test_the_tree_is_described():
+    """AGENTS.md has one line for every module or shelf."""
+    text = (ROOT.parents[1] / "AGENTS.md").read_text(encoding="utf-8")
+    missing = [
+        name
+        for name in modules()
+        if name.count(".") == 0 and not name.startswith("__") and f"`{name}.py`" not in text
+    ]
+    folders = [p.name for p in ROOT.iterdir() if p.is_dir() and (p / "__init__.py").exists()]
+    missing += [name for name in folders if f"`{name}/`" not in text]
+    assert missing == []
