@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast import hubrows
 from holdfast.errors import DataError, MaterialError
 from holdfast.load import RowStream, open_rows
+from holdfast.rows import hub
 from holdfast.types import Conversation, Message, Segment
 
 GOOD = {"prompt": "How?", "completion": "So."}
@@ -305,7 +305,7 @@ def test_a_hub_id_without_network_or_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("datasets")
-    monkeypatch.setattr(hubrows, "_reachable", lambda dataset_id, revision: False)
+    monkeypatch.setattr(hub, "_reachable", lambda dataset_id, revision: False)
     with pytest.raises(MaterialError, match=r"nobody/nothing:main@v1 is no file here.*network"):
         open_rows("nobody/nothing:main@v1", cache_dir=tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)

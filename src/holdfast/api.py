@@ -17,6 +17,7 @@ from holdfast.prompting import SAFETY_PROMPTS, Prompting, named_prompt
 from holdfast.recipe import DATE, Dose, build_recipe
 from holdfast.rendered import RenderedRows
 from holdfast.stages import prepare as stage
+from holdfast.stages.compare import read_and_compare
 from holdfast.stages.evaluate import Served
 from holdfast.suites import gather, missing_material, require_material
 from holdfast.types import Conversation, Message
@@ -164,3 +165,22 @@ def evaluate(
         seed=seed,
     )
     return Path(output)
+
+
+def compare(before: str | Path, after: str | Path, **gate: Any) -> dict[str, Any]:
+    """The gate's verdict on two evaluation folders.
+
+    Args:
+        before: folder of the untouched model.
+        after: folder of the tuned one.
+        **gate: any key of the recipe's `gate` block, such as `harm=3`.
+
+    Returns:
+        The comparison: `outcome`, `reasons`, and every cell with its paired interval.
+
+    Raises:
+        DataError: not an evaluation folder.
+        IncomparableError: the two differ in more than the model.
+    """
+    settings = build_recipe({**_NO_RUN, "gate": gate}).gate
+    return read_and_compare(Path(before), Path(after), settings)

@@ -21,11 +21,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from holdfast.errors import DataError, did_you_mean
-from holdfast.hubrows import HUB_ID, open_hub
-from holdfast.rowfiles import Record, read_records
-from holdfast.rowformats import Row, RowFormat, detect, from_mapping, seen_columns
-from holdfast.rowtext import EXTENSIONS
-from holdfast.turns import Misfit, check_turns, clean, clean_all, first_request
+from holdfast.rows.encoding import EXTENSIONS
+from holdfast.rows.formats import Row, RowFormat, detect, from_mapping, seen_columns
+from holdfast.rows.hub import HUB_ID, open_hub
+from holdfast.rows.records import Record, read_records
+from holdfast.rows.turns import Misfit, check_turns, clean, clean_all, first_request
 from holdfast.types import Conversation, Dropped, Message
 
 SAMPLE = 100

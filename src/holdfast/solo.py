@@ -124,7 +124,7 @@ def read_answers(file: Path, columns: Mapping[str, str]) -> Iterator[Attempt]:
     Raises:
         DataError: a row without a response, or an id that occurs twice.
     """
-    from holdfast.rowfiles import read_records
+    from holdfast.rows.records import read_records
 
     names = {**{k: k for k in ("id", "prompt", "response")}, **columns}
     seen: set[str] = set()

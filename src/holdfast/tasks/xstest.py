@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from holdfast.rowfiles import read_records
+from holdfast.rows.records import read_records
 from holdfast.tasks import TASKS
 from holdfast.tasks.benchmark import Benchmark
 from holdfast.types import Expects, Item

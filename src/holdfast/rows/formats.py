@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from holdfast.errors import DataError, did_you_mean
-from holdfast.turns import Misfit, clean, read_turns, unscored
+from holdfast.rows.turns import Misfit, clean, read_turns, unscored
 from holdfast.types import Message, Segment
 
 Row = Mapping[str, Any]

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import DataError, MaterialError
-from holdfast.jsonstream import array_elements
-from holdfast.rowtext import (
+from holdfast.rows.encoding import (
     check_encoding,
     check_file,
     first_character,
@@ -25,6 +24,7 @@ from holdfast.rowtext import (
     read_chunks,
     read_lines,
 )
+from holdfast.rows.jsonstream import array_elements
 
 HOPELESS = 20
 """A file whose first lines, so many, are all broken is not JSON lines at all."""
