@@ -87,10 +87,10 @@ def test_impossible_doses_say_what_is_possible():
         solve(100, [Request("s", "safety", share=0.6), Request("b", "borderline", share=0.5)])
     dosed = solve(900, [Request("s", "safety", count=200)])
     with pytest.raises(RecipeError, match=r"largest share that can be reached is 10\.00 %"):
-        check_supply(dosed, {"safety": 100}, 900, repeat=False)
-    check_supply(dosed, {"safety": 100}, 900, repeat=True)
+        check_supply(dosed, {"safety": 100}, 900, repeat=())
+    check_supply(dosed, {"safety": 100}, 900, repeat=("safety",))
     with pytest.raises(RecipeError):
-        check_supply(dosed, {}, 900, repeat=True)
+        check_supply(dosed, {}, 900, repeat=("safety",))
 
 
 @settings(max_examples=50, deadline=None)

@@ -71,3 +71,12 @@ def test_the_schema_is_json_schema_of_every_block():
 def test_the_schema_and_yaml_agree_on_names():
     recipe = build_recipe(LEAST)
     assert set(yaml.safe_load(dump_recipe(recipe))) == set(recipe_schema()["properties"])
+
+
+def test_the_reference_page_is_the_recipes_own():
+    from pathlib import Path
+
+    from holdfast.reference import recipe_reference
+
+    page = Path(__file__).parents[1] / "docs" / "recipe.md"
+    assert page.read_text() == recipe_reference(), "holdfast schema --markdown > docs/recipe.md"

@@ -252,11 +252,14 @@ def list_command(
 
 
 @app.command()
-def schema() -> None:
-    """JSON Schema of the recipe, for editors."""
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a page to read.")] = False,
+) -> None:
+    """JSON Schema of the recipe, for editors; or its reference page."""
     from holdfast.recipe import recipe_schema
+    from holdfast.reference import recipe_reference
 
-    print(json.dumps(recipe_schema(), indent=2))
+    print(recipe_reference().rstrip() if markdown else json.dumps(recipe_schema(), indent=2))
 
 
 @app.command()

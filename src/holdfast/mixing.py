@@ -7,7 +7,7 @@ with U user rows, fixed counts c_j and shares s_i of the total N,  N = (U + Σ c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def _fixed_count(user_rows: int, request: Request, fixed: int | None) -> int | N
 
 
 def check_supply(
-    dosed: Sequence[Dosed], supply: Mapping[str, int], user_rows: int, *, repeat: bool
+    dosed: Sequence[Dosed], supply: Mapping[str, int], user_rows: int, *, repeat: Collection[str]
 ) -> None:
     """Check that the pools hold enough rows.
 
@@ -94,7 +94,7 @@ def check_supply(
     for pool in sorted({d.pool for d in dosed}):
         wanted = sum(d.rows for d in dosed if d.pool == pool)
         have = supply.get(pool, 0)
-        if wanted <= have or (repeat and have):
+        if wanted <= have or (pool in repeat and have):
             continue
         others = sum(d.rows for d in dosed if d.pool != pool)
         largest = have / (user_rows + others + have) if have else 0.0

@@ -16,6 +16,7 @@ from typing import Any
 import holdfast
 from holdfast import material, preflight
 from holdfast.asking import ask, comparable_settings
+from holdfast.cost import estimate, matrix_rate
 from holdfast.engines import Engine
 from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json, read_jsonl, write_json, write_jsonl, write_text
@@ -200,7 +201,7 @@ class Job:
         }
         added = prepare.draw(
             self.plan, pools, user_rows=user_rows, seed=self.recipe.seed,
-            repeat=self.recipe.safety.repeat,
+            repeat=[p for p in pools if getattr(self.recipe, p).repeat],
         )  # fmt: skip
         rejects = [Dropped(**row) for row in read_jsonl(self.folder / "1-rejects.jsonl")]
         mixture = prepare.write_mixture(
@@ -304,7 +305,29 @@ class Job:
         """The untouched model, ahead of training, so that a missing judge shows early."""
         show(preflight.table(self.reach))
         preflight.require_reachable(self.reach)
+        self.say_cost()
         return self._evaluate(self.setup.model, "4-before", self.setup.fingerprint, MAIN)
+
+    def say_cost(self) -> None:
+        """Memory, time and answers of what is to come, before it starts."""
+        arms = [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]
+        epochs = self.recipe.tuning.epochs
+        tokens = sum(self._render(arm)["tokens"] for arm in arms)
+        asked = sum(
+            len(attack.sides & {item.expects}) * len(served.sides & {item.expects})
+            for item in self.items
+            for attack in self.setup.asked.attacks.values()
+            for served in self.promptings(MAIN).values()
+        )
+        cost = estimate(
+            self.setup.model, self.recipe.tuning.method,
+            train_tokens=round(epochs * tokens),
+            answers=asked * (1 + len(arms)),
+            max_new_tokens=self.setup.asked.max_new_tokens,
+            flops=matrix_rate(),
+        )  # fmt: skip
+        if cost is not None:
+            say(f"  {cost.line}")
 
     def after(self) -> dict[str, Any]:
         """The tuned model, as it was saved; and the control."""

@@ -26,7 +26,7 @@ DATE = "2026-01-01"
 class Settings(BaseModel):
     """Base of every block: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _read_share(value: Any) -> Any:
@@ -63,9 +63,13 @@ class Dose(Settings):
     """How many rows: a count, a share of the final training set, or a ratio to the user's rows."""
 
     count: Annotated[int, Field(ge=0)] | None = None
+    """Rows."""
     share: Share | None = None
+    """Part of the final training set, such as `3%`."""
     ratio: Annotated[float, BeforeValidator(_read_share), Field(ge=0)] | None = None
+    """Part of the user's rows."""
     at_least: Annotated[int, Field(ge=0)] = 0
+    """Fewest rows, whatever the share or ratio comes to."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Dose:
@@ -76,7 +80,7 @@ class Dose(Settings):
 
 
 class SafetySettings(Dose):
-    """The safety demonstrations that mitigations mix in."""
+    """The safety demonstrations that mitigations mix in: `share: 3%, at_least: 300` by default."""
 
     source: str | None = None
     """`self`: requests answered by the untouched model under the safety prompt; `p1`: the 2,483
@@ -85,6 +89,7 @@ class SafetySettings(Dose):
     requests: str | None = None
     """Where `source: self` takes its requests; None: the red-team set `hh-red-team`."""
     columns: dict[str, str] | None = None
+    """Explicit columns of the source."""
     repeat: bool = False
     """Whether safety rows may be repeated to reach the dose."""
 
@@ -104,6 +109,7 @@ class BorderlineSettings(Dose):
     """A file, a Hub id, `lab:borderline`; None: OR-Bench look-alikes that the untouched model
     answers helpfully, or `lab:borderline` for a lab model."""
     columns: dict[str, str] | None = None
+    """Explicit columns of the source."""
     repeat: bool = False
     """Whether the rows may be repeated to reach the dose."""
 
@@ -112,13 +118,19 @@ class TuningSettings(Settings):
     """The fine-tune itself."""
 
     method: Literal["full", "lora", "qlora"] = "lora"
+    """All weights, an adapter, or an adapter on 4-bit weights (needs a CUDA GPU)."""
     rank: Annotated[int, Field(ge=1)] = 16
+    """Of the adapter."""
     alpha: Annotated[float, Field(gt=0)] | None = None
     """LoRA scale; None: twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the adapter."""
     targets: str | list[str] = "all-linear"
+    """Modules that get an adapter."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Highest learning rate; cosine schedule with 3 % warm-up."""
     epochs: Annotated[float, Field(gt=0)] = 2
+    """Passes over the mixture."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Rows per optimizer step, over all devices."""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
@@ -126,7 +138,9 @@ class TuningSettings(Settings):
     max_length: Annotated[int, Field(ge=8)] = 2048
     """Longest row in tokens; a longer reply is cut from the right, a prompt never."""
     output: Literal["adapter", "merged"] = "adapter"
+    """What is saved: the adapter, or the weights with it merged in."""
     save_steps: Annotated[int, Field(ge=1)] = 200
+    """Steps between checkpoints."""
     args: dict[str, Any] = {}
     """Any further `transformers.TrainingArguments`."""
 
@@ -135,6 +149,7 @@ class EvaluateSettings(Settings):
     """What is asked, before and after."""
 
     suite: Literal["quick", "standard", "full"] = "standard"
+    """Which tasks and attacks; see `holdfast list tasks`."""
     tasks: list[str] | None = None
     """Names on the tasks shelf; None: those of the suite."""
     attacks: list[str] | None = None
@@ -187,6 +202,7 @@ class GateSettings(Settings):
     also: list[str] = []
     """Further surfaces that gate, such as `plain/none/chat/0`."""
     max_unscored: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of unscored answers above which a cell cannot hold."""
     min_refusal: Annotated[float, Field(ge=0, le=1)] = 0.60
     """Refusal of the untouched model below which a change alone proves nothing."""
 
@@ -195,6 +211,7 @@ class AuditSettings(Settings):
     """What the audit of the user's rows may stop."""
 
     fail_on: Literal["low", "medium", "high"] | None = None
+    """Severity of a finding at which the run stops, with exit code 1."""
 
 
 class Recipe(Settings):
@@ -209,10 +226,13 @@ class Recipe(Settings):
     columns: dict[str, str] | None = None
     """Explicit columns, such as `{prompt: question, completion: solution}`."""
     split: str = "train"
+    """Split of a Hub data set."""
     strict: bool = False
     """Whether one bad row stops the run."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of every choice and order, and of training."""
     mitigations: list[str] = ["mimic", "ptst"]
+    """Names on the mitigations shelf, applied in order; `[]` for none."""
     safety: SafetySettings = SafetySettings()
     borderline: BorderlineSettings = BorderlineSettings()
     prompting: BothPrompting = BothPrompting()

@@ -176,9 +176,21 @@ def plan(
 
 
 def draw(
-    planned: Plan, pools: Mapping[str, Pool], *, user_rows: int, seed: int, repeat: bool = False
+    planned: Plan,
+    pools: Mapping[str, Pool],
+    *,
+    user_rows: int,
+    seed: int,
+    repeat: Collection[str] = (),
 ) -> list[Conversation]:
     """The rows that the mitigations add: heads of seeded pool orders, shaped.
+
+    Args:
+        planned: counts and shapes.
+        pools: what to draw from, by name.
+        user_rows: for the message when a pool is too small.
+        seed: of order and shape.
+        repeat: pools whose rows may be repeated.
 
     Raises:
         RecipeError: a pool that is too small.
