@@ -313,11 +313,13 @@ class Job:
         arms = [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]
         epochs = self.recipe.tuning.epochs
         tokens = sum(self._render(arm)["tokens"] for arm in arms)
+        context = preflight.attack_context(self.formats, self.recipe.seed)
         asked = sum(
-            len(attack.sides & {item.expects}) * len(served.sides & {item.expects})
+            item.expects in attack.sides and item.expects in served.sides
             for item in self.items
             for attack in self.setup.asked.attacks.values()
             for served in self.promptings(MAIN).values()
+            if attack.unavailable(context) is None
         )
         cost = estimate(
             self.setup.model, self.recipe.tuning.method,
