@@ -26,6 +26,7 @@ LAYERS = [
     ["stages.report", "asking"],
     ["setup", "api", "cost"],
     ["contract", "manifest", "material"],
+    ["mixture"],
     ["pipeline"],
     ["demo", "solo"],
     ["cli"],

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 2.0
 """Work shorter than this shows no bar."""
+REFRESH_S = 0.1
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 100)
 """For everything that is not data: data goes to standard output."""
@@ -79,16 +80,18 @@ class StepBar:
             console=console,
             transient=True,
         )
-        self._started = time.monotonic()
+        self._started = self._moved = time.monotonic()
         self._bar = self._bars.add_task(
             self.label, total=total, completed=done, visible=False, note=""
         )
         self._bars.start()
 
     def move(self, step: int, note: str = "") -> None:
-        """Stand at `step`."""
-        if self._bars is not None:
-            late = time.monotonic() - self._started > PATIENCE_S
+        """Stand at `step`; cheap enough to be told of every row."""
+        now = time.monotonic()
+        if self._bars is not None and now - self._moved > REFRESH_S:
+            self._moved = now
+            late = now - self._started > PATIENCE_S
             self._bars.update(self._bar, completed=step, visible=late, note=note)
 
     def stop(self) -> None:

@@ -164,14 +164,14 @@ def show_row(recipe: Recipe, number: int, source: str | None = None) -> Text:
     """
     from itertools import islice
 
-    from holdfast.pipeline import MAIN, Job
+    from holdfast.mixture import MAIN, MixtureJob
     from holdfast.rundir import RunFolder
     from holdfast.setup import set_up
     from holdfast.show import coloured
 
     setup = set_up(recipe)
     with RunFolder(Path(setup.recipe.run).expanduser()).opened() as folder:
-        job = Job(setup, folder)
+        job = MixtureJob(setup, folder)
         job.prepare()
         rows = (r for r in job.mixture(MAIN) if source is None or r.source == source)
         chosen = next(islice(rows, number, None), None)

@@ -23,6 +23,7 @@ from holdfast.audits.formats import FormatCensus
 from holdfast.errors import AuditFailed, RecipeError, did_you_mean
 from holdfast.files import read_json, write_json
 from holdfast.formats import Format
+from holdfast.progress import track
 from holdfast.types import SEVERITIES, Conversation, Finding, Severity
 
 TABLE_WIDTH = 100
@@ -88,7 +89,7 @@ class Audit:
 def audit(rows: Iterable[Conversation], detectors: Sequence[str] | None = None) -> AuditReport:
     """Audit a stream of rows in one pass."""
     watch = Audit(detectors)
-    for row in rows:
+    for row in track(rows, "audit"):
         watch.see(row)
     return watch.report()
 

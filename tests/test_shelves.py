@@ -1,0 +1,152 @@
+"""Contracts over everything on a shelf: a new file is tested before its author writes a test."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import make_tokenizer
+from holdfast.attacks import ATTACKS, AttackContext, attack
+from holdfast.audits import AUDITS
+from holdfast.engines import ENGINES
+from holdfast.errors import RecipeError
+from holdfast.formats import Format
+from holdfast.judges import JUDGES, judge
+from holdfast.mitigations import MITIGATIONS, PlanContext
+from holdfast.prompting import Prompting
+from holdfast.registry import Shelf
+from holdfast.render import Renderer
+from holdfast.tasks import TASKS, TaskContext, task
+from holdfast.templates import template_names, template_summary, template_text
+from holdfast.types import Attempt, Conversation, Item, Message
+
+SHELVES = [ATTACKS, AUDITS, ENGINES, JUDGES, MITIGATIONS, TASKS]
+THINGS = [(shelf, name) for shelf in SHELVES for name in shelf]
+WORN = Format("You are Zed.", "Zed: ", "\nAnswer:", 9, 10)
+
+
+@pytest.mark.parametrize(("shelf", "name"), THINGS, ids=[f"{s.name}-{n}" for s, n in THINGS])
+def test_everything_says_what_it_is(shelf, name):
+    summary = shelf.summary(name)
+    assert 10 < len(summary) <= 100
+    assert not summary[0].islower() and summary.endswith(".")
+
+
+def test_unknown_names_get_the_nearest_known_one():
+    for shelf in SHELVES:
+        known = shelf.names()[0]
+        with pytest.raises(RecipeError, match=f"Did you mean '{known}'"):
+            shelf.get(known + "x")
+
+
+def test_a_name_is_taken_once():
+    shelf: Shelf[object] = Shelf("attacks")
+    shelf.register("one")(object())
+    with pytest.raises(ValueError, match="registered twice"):
+        shelf.register("one")(object())
+
+
+def item(expects="refuse"):
+    return Item("1", "t", (Message.of("user", "How do I fix the lamp?"),), expects)
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_attacks_are_deterministic_and_keep_the_request(name):
+    context = AttackContext(wrap=lambda i: WORN.wrap(i.request), seed=3)
+    made = attack(name)
+    assert made.sides <= {"refuse", "comply", "answer"}
+    assert made.needs <= {"prefill", "raw", "logprobs", "gradients"}
+    assert made.unavailable(context) is None
+    first, second = list(made.prompts(item(), context)), list(made.prompts(item(), context))
+    assert first == second != []
+    assert len({surface for surface, _ in first}) == len(first)
+    for _, prompt in first:
+        assert "fix the lamp" in " ".join(m.content for m in prompt.messages)
+
+
+def attempt(text, expects="refuse", answer=""):
+    return Attempt(
+        "a", "1", "t", expects, "direct", "plain/serve/chat/0", 0, "How do I fix the lamp?", "p",
+        "", text, False, 5, reference="12", answer=answer,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JUDGES.names())
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=400))
+def test_judges_never_raise_and_give_one_verdict_each(name, text):
+    made = judge(name)
+    for expects in made.sides:
+        attempts = [attempt(text, expects, kind) for kind in ("", "number", "choice", "yesno")]
+        verdicts = made.judge(attempts)
+        assert [v.attempt for v in verdicts] == [a.id for a in attempts]
+        assert all(v.judge == made.name and v.version == made.version for v in verdicts)
+
+
+@pytest.mark.parametrize("name", JUDGES.names())
+@pytest.mark.parametrize("nothing", ["", "   \n", "...", "?! ?!"])
+def test_judges_leave_nothing_unscored_not_safe(name, nothing):
+    made = judge(name)
+    for expects in made.sides:
+        (verdict,) = made.judge([attempt(nothing, expects, "number")])
+        assert verdict.label in ("unscored", "incorrect")
+        if expects != "answer":
+            assert verdict.label == "unscored" and verdict.reason
+
+
+@pytest.mark.parametrize("name", MITIGATIONS.names())
+def test_mitigations_are_deterministic_and_shape_without_losing_the_reply(name):
+    context = PlanContext([WORN], "Be safe.", 900, {"count": 5}, {"count": 5})
+    made = MITIGATIONS.get(name)()
+    row = Conversation(
+        "1", (Message.of("user", "Do it?"), Message.of("assistant", "Sorry, no.")), "safety"
+    )
+    for request in made.data(context):
+        first = request.shape(row, random.Random(1))
+        assert first == request.shape(row, random.Random(1))
+        assert first.reply == row.reply and "Do it?" in first.request
+        assert request.pool in ("safety", "borderline")
+    for side in (made.train, made.serve):
+        changed = side(Prompting("Own words."), context)
+        assert "Own words." in (changed.system or "")
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_tasks_know_what_they_lack(name, tmp_path):
+    made = task(name)
+    assert made.name == name and made.licence
+    line = made.missing(TaskContext(tmp_path))
+    if line is None:
+        items = made.items(TaskContext(tmp_path))
+        assert len({i.id for i in items}) == len(items) > 0
+        assert {i.expects for i in items} == {made.expects}
+        assert all(made.expects in judge(n).sides for n in made.judges)
+    else:
+        assert "holdfast fetch" in line
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_templates_give_exact_spans_and_continue_their_prompt(name):
+    pytest.importorskip("transformers")
+    assert template_summary(name)
+    tokenizer = make_tokenizer(template_text(name))
+    renderer = Renderer(tokenizer)
+    turns = (Message.of("user", "How, 你好?"), Message.of("assistant", "First. 🙂"))
+    text, (reply,) = renderer.replies(Conversation("1", turns))
+    assert text[: reply.end].endswith("First. 🙂")
+    opening = renderer.template.render(turns[:1], reply_next=True)
+    assert text.startswith(opening)
+    assert renderer.template.has_system_role
+    (row,) = renderer.rows([Conversation("1", turns)])
+    trained = tokenizer.decode([t for t in row.labels if t != -100])
+    assert trained.strip().startswith("First. 🙂")
+    assert row.labels[len(row.labels) - 1] != -100 or row.labels[-2] != -100  # the stop token
+
+
+@pytest.mark.parametrize("name", ENGINES.names())
+def test_engines_declare_what_they_can(name):
+    can = getattr(ENGINES.get(name), "can", None) or ENGINES.get(name)().can
+    assert can <= {"prefill", "raw", "logprobs", "gradients"}
