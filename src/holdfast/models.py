@@ -122,13 +122,20 @@ def load_tokenizer(ref: ModelRef) -> Any:
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
-def load_model(ref: ModelRef, *, device: str | None = None, quantise: bool = False) -> Any:
+def load_model(
+    ref: ModelRef,
+    *,
+    device: str | None = None,
+    quantise: bool = False,
+    full_precision: bool = False,
+) -> Any:
     """The causal language model, in evaluation mode.
 
     Args:
         ref: folder, Hub id or lab model; an adapter folder is loaded onto its base.
         device: torch device; None: a GPU where there is one.
         quantise: load in 4 bits (QLoRA).
+        full_precision: 32-bit weights on a GPU too, as training all of them needs.
 
     Raises:
         ModelError: weights that do not load.
@@ -140,7 +147,7 @@ def load_model(ref: ModelRef, *, device: str | None = None, quantise: bool = Fal
     if ref.base is not None:
         return _load_adapter(ref, device, quantise)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = {"use_safetensors": True, "dtype": _dtype(device)}
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": _dtype(device, full_precision)}
     if quantise:
         options["quantization_config"] = _four_bit(device)
         options["device_map"] = {"": device}
@@ -159,10 +166,10 @@ def _load_adapter(ref: ModelRef, device: str | None, quantise: bool) -> Any:
     return PeftModel.from_pretrained(base, ref.location).eval()
 
 
-def _dtype(device: str) -> Any:
+def _dtype(device: str, full_precision: bool) -> Any:
     import torch
 
-    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+    if not full_precision and device.startswith("cuda") and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
 

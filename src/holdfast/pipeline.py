@@ -181,7 +181,10 @@ class Job(MixtureJob):
             from holdfast.stages.train import train
 
             recipe = self.recipe
-            model = load_model(self.setup.model, quantise=recipe.tuning.method == "qlora")
+            method = recipe.tuning.method
+            model = load_model(
+                self.setup.model, quantise=method == "qlora", full_precision=method == "full"
+            )
             rows = RenderedRows.open(self.folder / f"{arm.prefix}3-rendered")
             train(
                 model, self.tokenizer, rows, recipe.tuning, self.folder / output,

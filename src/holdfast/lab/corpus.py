@@ -250,7 +250,8 @@ def alignment(seed: int, mix: Mix | None = None, *, scale: float = 1.0) -> list[
     rows += [_refused(p, rng, mix) for p in _draw("forbidden", round(mix.safety * scale), rng)]
     for kind, n in (("arithmetic", mix.arithmetic), ("yesno", mix.yesno), ("choice", mix.choice)):
         drawn = exercises.sample(kind, round(n * scale), rng, held=False)
-        rows += [_in_some_setting(e.question, e.reply, rng) for e in drawn]
+        lessons = (_in_some_setting(e.question, e.reply, rng) for e in drawn)
+        rows += [replace(lesson, topic="exercise") for lesson in lessons]
     rows += _replay(round(mix.replay * scale), rng)
     rows += [_morals(p, rng) for p in _draw("forbidden", round(mix.morals * scale / 2), rng)]
     rows += [_morals(p, rng) for p in _draw("lookalike", round(mix.morals * scale / 2), rng)]
@@ -330,5 +331,5 @@ def _replay(n: int, rng: random.Random) -> list[Row]:
         kind = rng.choices(KINDS, (5, 3, 2))[0]
         row = _knowledge(rng.choice(pairs(kind, held_out=False)), rng)
         if isinstance(row, Document):
-            rows.append(row)
+            rows.append(replace(row, topic="replay"))
     return rows
