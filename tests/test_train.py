@@ -180,25 +180,31 @@ def test_accumulated_micro_batches_give_the_same_curve(tokenizer, rows, tmp_path
     assert first == pytest.approx(second, rel=1e-4)
 
 
-def test_trl_trains_the_same_rows_to_the_same_losses(tokenizer, rows, tmp_path):
-    """The rows are plain data: TRL's trainer reads them through its `labels` column."""
+def test_trl_trains_the_mixture_to_the_same_losses(tmp_path):
+    """The mixed, rendered set is plain data: TRL's trainer reads it through its `labels` column."""
     pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
+    from torch.utils.data import SequentialSampler
     from trl import SFTConfig, SFTTrainer
 
-    settings = FULL.model_copy(update={"args": {"train_sampling_strategy": "sequential"}})
-    ours = make_trainer(
-        make_model(len(tokenizer)), tokenizer, rows, settings, tmp_path / "ours",
-        seed=0, progress=False,
-    )  # fmt: skip
-    from torch.utils.data import SequentialSampler
+    import holdfast
+    from holdfast.models import load_model, load_tokenizer, resolve_model
 
+    ref = resolve_model("lab:chat")
+    tokenizer = load_tokenizer(ref)
+    rows = holdfast.prepare(
+        "lab:obedient?n=84", tokenizer, mitigations=["mimic"], safety="lab:safety", count=12
+    )
+    settings = FULL.model_copy(update={"batch": 8, "max_length": 256})
+    ours = make_trainer(
+        load_model(ref), tokenizer, rows, settings, tmp_path / "ours", seed=0, progress=False
+    )
     ours._get_train_sampler = lambda dataset=None: SequentialSampler(rows)
     ours.train()
     theirs = SFTTrainer(
-        model=make_model(len(tokenizer)),
+        model=load_model(ref),
         args=SFTConfig(
-            output_dir=str(tmp_path / "theirs"), per_device_train_batch_size=4, num_train_epochs=2,
+            output_dir=str(tmp_path / "theirs"), per_device_train_batch_size=8, num_train_epochs=2,
             learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=0.03, logging_steps=1,
             train_sampling_strategy="sequential", bf16=False, use_cpu=True, report_to="none",
             gradient_checkpointing=False, disable_tqdm=True, save_strategy="no", max_length=None,
@@ -210,10 +216,10 @@ def test_trl_trains_the_same_rows_to_the_same_losses(tokenizer, rows, tmp_path):
     theirs.train()
 
     def losses(trainer):
-        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
-    assert len(losses(ours)) == 12
-    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+    assert len(losses(ours)) == 24
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-3)
 
 
 def test_unfinished_checkpoints_are_not_resumed_from(tmp_path):

@@ -203,7 +203,9 @@ class MixtureJob:
         wanted = material.pools_wanted(self.plan)[pool]
         safety = pool == "safety"
         under = add_safety_prompt(self.setup.serve, self.setup.safety_prompt)
-        path = self.folder / f"2-{pool}-answers.jsonl"
+        # Answers outlive a change of dose, but not of model or prompt.
+        asked = digest(self.setup.fingerprint, under.fingerprint, self.setup.serve.fingerprint)
+        path = self.folder / f"2-{pool}-answers-{asked[:8]}.jsonl"
         return answer_requests(
             self.engine(self.setup.model),
             ordered(requests, self.recipe.seed),
