@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", help="only these parts, for example: dev")
     args = parser.parse_args()
     rows = load(args.data)
+    if not rows:
+        parser.error(f"there is no human_labelled_*.csv in {args.data}")
     print("| part | n | reader | three-way | kappa | two-way | kappa |")
     print("|---|---|---|---|---|---|---|")
     chosen = parts(rows, args.dev_model)

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"holdfast: {message}", file=sys.stderr)
+    print(f"holdfast: {message.rstrip()}", file=sys.stderr)
 
 
 def _recipe(path: Path, overrides: list[str] | None) -> Any:

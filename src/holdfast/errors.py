@@ -56,9 +56,9 @@ class StorageError(HoldfastError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the nearest known one, else the list of all."""
+    """A hint for an unknown name: the nearest known one, else the list of all, else nothing."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(names)}." if names else "None are known."
+    return f"Known: {', '.join(names)}." if names else ""

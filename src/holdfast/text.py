@@ -19,8 +19,9 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 def same_length(text: str) -> str:
     """Case and typographic quotes folded, one character for one: offsets stay those of `text`."""
-    folded = "".join(_fold(char) for char in text)
-    return folded
+    if text.isascii():
+        return text.replace("`", "'").lower()
+    return "".join(_fold(char) for char in text)
 
 
 def _fold(char: str) -> str:
