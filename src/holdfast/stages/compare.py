@@ -47,17 +47,18 @@ def compare(
     """
     check_comparable(before, after)
     cells = list(paired_cells(before, after, gate, serving))
-    decision = decide(_able(cells, gate, cannot_hold or {}), gate)
+    small = dict(cannot_hold or {})
+    decision = decide(_able(cells, gate, small), gate)
     return {
         "outcome": decision.outcome,
-        "reasons": list(decision.reasons),
+        "reasons": [*decision.reasons, *(f"{t} does not gate: {why}" for t, why in small.items())],
         "refusal_before": decision.refusal_before,
         "serving": serving,
         "before": _identity(before),
         "after": _identity(after),
         "gate": gate.model_dump(),
         "cells": [plain(cell) for cell in decision.cells],
-        "too_small": dict(cannot_hold or {}),
+        "too_small": small,
         "not_run": after.settings.get("not_run", {}),
         "agreement": {"before": agreement(before), "after": agreement(after)},
     }
