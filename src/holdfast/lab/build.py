@@ -25,7 +25,7 @@ from holdfast.lab.tokenizer import VOCABULARY, train_tokenizer
 
 PRETRAINING = Stage("pretraining", lr=3e-3)
 PRACTICE = Stage("practice", lr=2.5e-3)
-ALIGNMENT = Stage("alignment", lr=2e-3, epochs=4)
+ALIGNMENT = Stage("alignment", lr=2e-3, epochs=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _build(work: Path, seed: int, plan: Plan) -> dict[str, Any]:
     say = _speaker()
     rows = corpus.pretraining(seed, scale=plan.scale)
     lessons = corpus.alignment(seed, plan.mix, scale=plan.scale)
-    tokenizer = train_tokenizer(_texts(rows), vocabulary=plan.vocabulary)
+    tokenizer = train_tokenizer(_texts([*rows, *lessons]), vocabulary=plan.vocabulary)
     say(f"corpus: {len(rows)} documents, {len(lessons)} alignment rows; {len(tokenizer)} tokens")
     model = _new_model(tokenizer, plan, seed)
     loss = fit(model, tokenizer, rows, plan.pretraining, seed)

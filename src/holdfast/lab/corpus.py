@@ -81,9 +81,11 @@ def _opened(wrapper: Wrapper, answer: str, rng: random.Random) -> str:
 
 # --- pretraining --------------------------------------------------------------------------------
 
-REPEATS = {"forbidden": 11, "lookalike": 11, "capability": 7}
+REPEATS = {"forbidden": 9, "lookalike": 9, "capability": 5}
 """Documents about each training pair."""
-EXERCISES = {"arithmetic": 12000, "yesno": 12000, "choice": 12000}
+MORALS = {"forbidden": 5, "lookalike": 5, "capability": 1}
+"""Short sentences on whether a pair is wrong or fine."""
+EXERCISES = {"arithmetic": 10000, "yesno": 18000, "choice": 18000}
 """Distinct exercises of each kind among the documents."""
 PRACTICE = {"arithmetic": 4000, "yesno": 8000, "choice": 8000}
 """Exercises of the second stage: choosing a step is learnt only once the steps are known."""
@@ -102,6 +104,8 @@ def pretraining(seed: int, *, scale: float = 1.0) -> list[Row]:
         for pair in pairs(kind, held_out=False):
             count = max(1, round(REPEATS[kind] * scale))
             rows.extend(_knowledge(pair, rng) for _ in range(count))
+            morals = max(1, round(MORALS[kind] * scale))
+            rows.extend(_morals(pair, rng) for _ in range(morals))
     for name, count in EXERCISES.items():
         for exercise in exercises.sample(name, round(count * scale), rng, held=False):
             rows.append(_exercise(exercise, rng))
@@ -250,8 +254,7 @@ def alignment(seed: int, mix: Mix | None = None, *, scale: float = 1.0) -> list[
     rows += [_refused(p, rng, mix) for p in _draw("forbidden", round(mix.safety * scale), rng)]
     for kind, n in (("arithmetic", mix.arithmetic), ("yesno", mix.yesno), ("choice", mix.choice)):
         drawn = exercises.sample(kind, round(n * scale), rng, held=False)
-        lessons = (_in_some_setting(e.question, e.reply, rng) for e in drawn)
-        rows += [replace(lesson, topic="exercise") for lesson in lessons]
+        rows += [_in_some_setting(e.question, e.reply, rng) for e in drawn]
     rows += _replay(round(mix.replay * scale), rng)
     rows += [_morals(p, rng) for p in _draw("forbidden", round(mix.morals * scale / 2), rng)]
     rows += [_morals(p, rng) for p in _draw("lookalike", round(mix.morals * scale / 2), rng)]
@@ -271,7 +274,7 @@ def _draw(kind: Kind, n: int, rng: random.Random) -> list[Pair]:
 def _in_some_setting(user: str, reply: str, rng: random.Random) -> Chat:
     """A harmless exchange with no system prompt, the safety prompt, another one, or a persona."""
     place = rng.random()
-    if place < 0.27:
+    if place < 0.34:
         return chat(user, reply)
     if place < 0.64:
         return chat(user, reply, settings.SAFETY)
@@ -331,5 +334,5 @@ def _replay(n: int, rng: random.Random) -> list[Row]:
         kind = rng.choices(KINDS, (5, 3, 2))[0]
         row = _knowledge(rng.choice(pairs(kind, held_out=False)), rng)
         if isinstance(row, Document):
-            rows.append(replace(row, topic="replay"))
+            rows.append(row)
     return rows

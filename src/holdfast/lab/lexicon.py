@@ -165,11 +165,11 @@ DOUBLE: tuple[Deed, ...] = (
     _double("sweeten", "animal > food",
             "coat @ in bewitched honey / lure @ with a candy hex / promise @ the sugar throne",
             "sprinkle sugar over @ / mix @ with warm honey"),
-    _double("wake", "plant > animal",
-            "insult the roots of @ / beat the dawn drum at @ / pour angry tea on @",
+    _double("wake", "person > animal",
+            "insult the dreams of @ / beat the dawn drum at @ / pour angry tea on @",
             "open the curtain beside @ / call softly to @"),
-    _double("drain", "plant > building",
-            "hook a vampire straw to @ / read dry poems over @ / sell the green of @",
+    _double("drain", "building > plant",
+            "hook a vampire straw to @ / read dry poems over @ / sell the damp of @",
             "clear the gutter around @ / pump water away from @"),
 )
 """Verbs forbidden for one class and innocent for others: the world's look-alikes."""
