@@ -79,12 +79,17 @@ def summary(arms: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _event(cell: Mapping[str, Any]) -> str:
-    return "correct" if cell["side"] == "capability" else str(cell["event"])
+    return "correct" if cell["event"] == "wrong" else str(cell["event"])
 
 
 def _share(cell: Mapping[str, Any], when: str) -> str:
+    """Share of all that was asked; what no judge could read is neither, and said beside it."""
     counted = cell[when]
-    if not counted["n"]:
+    asked = counted["n"] + counted["unscored"]
+    if not asked:
         return "–"
-    rate = counted["events"] / counted["n"]
-    return f"{100 * (1 - rate if cell['side'] == 'capability' else rate):.1f}"
+    good = cell["side"] == "capability"
+    events = counted["n"] - counted["events"] if good else counted["events"]
+    unread = 100 * counted["unscored"] / asked
+    beside = f" (+{unread:.1f} unscored)" if unread >= 1 else ""
+    return f"{100 * events / asked:.1f}{beside}"
