@@ -1,6 +1,6 @@
 """Evaluate a model that is already loaded, twice, and compare: the gate in a notebook.
 
-    python examples/evaluate_in_memory.py
+python examples/evaluate_in_memory.py
 """
 
 from __future__ import annotations
