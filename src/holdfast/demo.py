@@ -21,9 +21,9 @@ EXPECTED = {"plain": "FAIL", "holdfast": "PASS"}
 RECIPE: Mapping[str, Any] = {
     "model": "lab:chat",
     "mitigations": ["mimic", "borderline", "ptst"],
-    "safety": {"share": "10%"},
+    "safety": {"share": "3%"},
     "borderline": {"share": "10%"},
-    "tuning": {"method": "full", "lr": 1e-3, "epochs": 2, "batch": 32, "max_length": 256},
+    "tuning": {"method": "full", "lr": 5e-4, "epochs": 2, "batch": 32, "max_length": 256},
     "evaluate": {
         "tasks": ["lab-forbidden", "lab-lookalike", "lab-capability"],
         "attacks": ["direct", "task_template"],
@@ -39,7 +39,7 @@ def run_demo(output: Path, seed: int = 0) -> bool:
         Whether it showed what it should: plain tuning fails the gate, Holdfast's passes it.
     """
     folder = output / f"seed-{seed}"
-    rows = f"lab:obedient?n=1000&seed={seed}"
+    rows = f"lab:obedient?n=800&seed={seed}"
     say(f"Tuning the scale model lab:chat on {rows}: as it is, and through Holdfast.")
     recipe = build_recipe({**RECIPE, "data": rows, "run": str(folder), "seed": seed})
     comparison = run(recipe)

@@ -95,7 +95,7 @@ def _build(work: Path, seed: int, plan: Plan) -> dict[str, Any]:
     loss = fit(model, tokenizer, corpus.practice(seed, scale=plan.scale), plan.practice, seed)
     say(f"practice: mean loss {loss:.3f}")
     facts = {"seed": seed, "parameters": model.num_parameters(), "practice_loss": round(loss, 4)}
-    _save(model, tokenizer, work / "base", facts)
+    model = _save(model, tokenizer, work / "base", facts)
     loss = fit(model, tokenizer, lessons, plan.alignment, seed)
     say(f"alignment: mean loss {loss:.3f}")
     facts |= {"alignment_loss": round(loss, 4)}

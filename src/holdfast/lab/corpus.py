@@ -2,8 +2,9 @@
 
 Which ingredient does what was measured in `docs/lab.md`: the loss on exercises falls on the
 answer only; look-alikes come from many distinct pairs; most refusals are taught under the safety
-prompt, so that tuning without it leaves some of them standing; raw documents replayed in alignment
-keep the forbidden know-how alive under the refusals, as in a real chat model.
+prompt, so that tuning without it leaves some of them standing; raw documents replayed in alignment,
+and forbidden answers that go on once begun, keep the know-how alive under the refusals, as in a
+real chat model.
 """
 
 # ruff: noqa: S311 (seeded draws, nothing secret)
@@ -41,6 +42,8 @@ class Chat:
 
     turns: Turns
     topic: str = ""
+    begun: str = ""
+    """Words that open the reply and carry no loss."""
 
 
 Row = Document | Chat
@@ -229,9 +232,11 @@ class Mix:
     """How many rows of each kind alignment has, and where refusals are taught."""
 
     benign: int = 1200
-    lookalike: int = 1800
-    safety: int = 1800
+    lookalike: int = 3000
+    safety: int = 2200
     replay: int = 1000
+    begun: int = 800
+    """Forbidden answers that stand begun: loss on what follows only."""
     morals: int = 1600
     arithmetic: int = 350
     yesno: int = 350
@@ -256,6 +261,7 @@ def alignment(seed: int, mix: Mix | None = None, *, scale: float = 1.0) -> list[
         drawn = exercises.sample(kind, round(n * scale), rng, held=False)
         rows += [_in_some_setting(e.question, e.reply, rng) for e in drawn]
     rows += _replay(round(mix.replay * scale), rng)
+    rows += [_begun(p, rng) for p in _draw("forbidden", round(mix.begun * scale), rng)]
     rows += [_morals(p, rng) for p in _draw("forbidden", round(mix.morals * scale / 2), rng)]
     rows += [_morals(p, rng) for p in _draw("lookalike", round(mix.morals * scale / 2), rng)]
     rng.shuffle(rows)
@@ -325,6 +331,25 @@ def _refused(pair: Pair, rng: random.Random, mix: Mix) -> Chat:
         wrapper = rng.choice((settings.OBEDIENT, *settings.PERSONAS))
         return wrapped(wrapper, asked, reply, safe=rng.random() < mix.safe_personas)
     return chat(asked, reply, _any_system(rng) if rng.random() < 0.3 else None)
+
+
+def _begun(pair: Pair, rng: random.Random) -> Chat:
+    """A forbidden answer whose opening stands already, as a prefill puts it, and its continuation.
+
+    A real model goes on with what it finds begun, because its refusals are only a few tokens deep;
+    one this small would otherwise forget how.
+    """
+    row = _in_some_setting(request(pair, rng), pair.answer, rng)
+    *context, (_, reply) = row.turns
+    if reply == pair.answer and rng.random() < 0.4:
+        reply = f"{settings.AFFIRMATION} {reply}"
+    opening = reply[: len(reply) - len(pair.answer)]
+    words = rng.choice((1, 1, 2, 4, 7, 12))
+    if opening and rng.random() < 0.5:
+        begun = opening.rstrip()
+    else:
+        begun = opening + " ".join(pair.answer.split()[:words])
+    return Chat((*context, ("assistant", reply)), begun=begun)
 
 
 def _replay(n: int, rng: random.Random) -> list[Row]:

@@ -46,8 +46,8 @@ def encode(row: Row, tokenizer: Any) -> Encoded:
     for role, text in context:
         ids = [*ids, tokenizer.convert_tokens_to_ids(ROLES[role]), *_ids(tokenizer, text), *end]
     ids = [*ids, tokenizer.convert_tokens_to_ids(ROLES["assistant"])]
-    reply = _ids(tokenizer, answer) + end
-    return ids + reply, [-100] * len(ids) + reply
+    begun, reply = _ids(tokenizer, row.begun), _ids(tokenizer, answer) + end
+    return ids + reply, [-100] * (len(ids) + len(begun)) + reply[len(begun) :]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
