@@ -113,6 +113,16 @@ def test_nothing_in_common_is_an_error(tmp_path):
         compare(before, after, GateSettings())
 
 
+def test_a_served_surface_on_one_side_only_is_an_error(tmp_path):
+    both = {"serve": Served(Prompting("Safe.")), "none": Served(Prompting())}
+    other = {"serve": Served(Prompting("Safe.")), "train": Served(Prompting())}
+    before = evaluated(tmp_path / "a", promptings=both)
+    after = evaluated(tmp_path / "b", promptings=other)
+    assert compare(before, after, GateSettings())["outcome"] == "PASS"  # "none" is not served
+    with pytest.raises(IncomparableError, match="plain/none/chat/0: asked before tuning only"):
+        compare(before, after, GateSettings(), serving="none")
+
+
 def test_what_is_too_small_to_hold_still_fails_when_broken(tmp_path):
     few = [i for i in items() if i.task != "sums" or int(i.id) < 20]
     before = evaluated(tmp_path / "a", asked=few)

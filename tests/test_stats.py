@@ -8,16 +8,22 @@ from hypothesis import strategies as st
 from holdfast.stats import (
     Paired,
     cohen_kappa,
+    equivalence_p,
+    exact_bound,
     exact_noninferiority_p,
+    exceedance_p,
     holm,
     incomplete_beta,
     mcnemar_exact,
+    mean_equivalence_p,
     normal_quantile,
+    paired_bound,
     paired_t_interval,
     pairs_needed,
     resolvable_change,
     student_cdf,
     student_quantile,
+    student_test,
     tango_bound,
     tango_interval,
     tango_p,
@@ -206,6 +212,61 @@ def test_tango_one_sided_coverage(n: int, discordance: float) -> None:
         assert covered >= 0.93
 
 
+def test_exact_bound_inverts_the_exact_test() -> None:
+    for after, before, n in [(0, 0, 20), (3, 1, 25), (1, 6, 12), (12, 0, 12)]:
+        bound = exact_bound(after, before, n)
+        assert exact_noninferiority_p(after, before, n, bound) <= 0.05 + 1e-9 or bound == 1.0
+        if bound < 1:
+            assert exact_noninferiority_p(after, before, n, bound - 2e-4) > 0.05
+        assert paired_bound(after, before, n) == bound
+    assert exact_bound(0, 0, 20) == pytest.approx(1 - 0.05 ** (1 / 20), abs=2e-4)
+    assert paired_bound(3, 1, 40) == tango_bound(3, 1, 40)
+
+
+def test_exceeding_is_exact_where_it_is_borderline() -> None:
+    score = tango_p(40, 4, 400, 0.05, "above")
+    assert exceedance_p(40, 4, 400, 0.05) > score
+    assert exceedance_p(40, 4, 400, 0.05) < 0.05
+    assert exceedance_p(200, 0, 400, 0.05) == tango_p(200, 0, 400, 0.05, "above")  # certain
+    assert exceedance_p(4, 4, 400, 0.05) == tango_p(4, 4, 400, 0.05, "above")  # out of the question
+    assert exceedance_p(5, 0, 20, 0.05) == exact_noninferiority_p(5, 0, 20, 0.05, "above")
+
+
+@pytest.mark.parametrize(("margin", "before"), [(0.05, 0.0), (0.1, 0.05)])
+def test_exceedance_keeps_a_corrected_level(margin: float, before: float) -> None:
+    """Exact: at a twelfth of five percent, where Holm reads it over twelve cells."""
+    n, level, error = 120, 0.05 / 12, 0.0
+    for a in range(n + 1):
+        for b in range(n + 1 - a) if before else [0]:
+            ways = math.lgamma(n + 1) - math.lgamma(a + 1) - math.lgamma(b + 1)
+            ways -= math.lgamma(n - a - b + 1)
+            log = ways + a * math.log(margin + before) + (b * math.log(before) if b else 0)
+            log += (n - a - b) * math.log(1 - margin - 2 * before)
+            if log > -18 and exceedance_p(a, b, n, margin) < level:
+                error += math.exp(log)
+    assert error <= level
+
+
+def test_equivalence_is_the_interval_inside_the_margins() -> None:
+    for after, before, n, margin in [(2, 2, 200, 0.05), (5, 1, 100, 0.05), (9, 2, 300, 0.05)]:
+        low, high = tango_interval(after, before, n, 0.9)
+        assert (equivalence_p(after, before, n, margin) < 0.05) == (-margin < low and high < margin)
+    assert equivalence_p(0, 0, 20, 0.05) > 0.05  # no change in few pairs proves nothing
+    with pytest.raises(ValueError, match="positive"):
+        equivalence_p(1, 1, 50, 0.0)
+    with pytest.raises(ValueError, match="positive"):
+        mean_equivalence_p([0.1, 0.2], -0.1)
+
+
+def test_equivalence_keeps_its_level() -> None:
+    """At the margin two models are called equivalent at most one time in twenty."""
+    n, margin = 400, 0.05
+    draws = np.random.default_rng(0).multinomial(n, [0.08, 0.03, 0.89], size=4000)
+    pairs, counts = np.unique(draws[:, :2], axis=0, return_counts=True)
+    p = np.array([equivalence_p(int(b), int(c), n, margin) for b, c in pairs])
+    assert counts[p < 0.05].sum() / 4000 <= 0.05 + 0.012
+
+
 def test_mcnemar_exact() -> None:
     assert mcnemar_exact(0, 0) == 1.0
     assert mcnemar_exact(5, 5) == 1.0
@@ -248,6 +309,7 @@ def test_pairs_needed_meets_resolvable_change() -> None:
     for margin in (0.01, 0.05, 0.2):
         n = pairs_needed(margin, 0.0)
         assert resolvable_change(n, 0.0) <= margin < resolvable_change(n - 1, 0.0)
+    assert pairs_needed(0.2, 0.0) == 14  # below 30 the exact test decides: 0.8^14 < 5 %
     assert pairs_needed(0.05, 0.1) == pytest.approx(0.1 * (Z + 0.8416212) ** 2 / 0.05**2, rel=0.15)
     assert pairs_needed(0.05, 0.1, difference=0.02) > pairs_needed(0.05, 0.1)
     with pytest.raises(ValueError, match="never be decided"):
@@ -328,6 +390,38 @@ def test_against_scipy() -> None:
     assert mcnemar_exact(3, 9) == pytest.approx(stats.binomtest(3, 12).pvalue)
     known = stats.binomtest(15, 148).proportion_ci(method="wilson")
     assert wilson(15, 148) == pytest.approx((known.low, known.high))
+
+
+def test_against_statsmodels() -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    weights = pytest.importorskip("statsmodels.stats.weightstats")
+    multiple = pytest.importorskip("statsmodels.stats.multitest")
+    raters = pytest.importorskip("statsmodels.stats.inter_rater")
+    assert wilson(7, 90) == pytest.approx(proportion.proportion_confint(7, 90, method="wilson"))
+    square = tables.mcnemar([[30, 5], [14, 51]], exact=False, correction=False)
+    assert tango_score(5, 14, 100, 0.0) ** 2 == pytest.approx(square.statistic)
+    exact = tables.mcnemar([[30, 5], [14, 51]], exact=True)
+    assert mcnemar_exact(5, 14) == pytest.approx(exact.pvalue)
+    p = [0.001, 0.02, 0.03, 0.2, 0.04]
+    assert holm(p) == pytest.approx(list(multiple.multipletests(p, method="holm")[1]))
+    differences = np.array([0.01, -0.02, 0.03, 0.0, 0.02, -0.01])
+    both = weights.ttost_paired(differences, np.zeros(6), -0.03, 0.03)[0]
+    assert mean_equivalence_p(differences, 0.03) == pytest.approx(both)
+    found = raters.cohens_kappa(np.array([[20, 5], [10, 15]]))
+    ours = cohen_kappa(*labels([[20, 5], [10, 15]]))
+    assert ours.kappa == pytest.approx(found.kappa)
+    assert (ours.low, ours.high) == pytest.approx((found.kappa_low, found.kappa_upp))
+
+
+def test_student_test_is_the_interval() -> None:
+    sample = [0.1, 0.3, -0.05, 0.2]
+    low, high = paired_t_interval(sample, 0.9)
+    assert student_test(sample, high) == pytest.approx(0.05)
+    assert student_test(sample, low, "above") == pytest.approx(0.05)
+    assert student_test([0.1], 1.0) == 1.0
+    assert student_test([0.1, 0.1], 0.2) == 0.0
+    assert student_test([0.1, 0.1], 0.2, "above") == 1.0
 
 
 # --- Agreement ----------------------------------------------------------------------------------

@@ -14,20 +14,31 @@ from holdfast.recipe import GateSettings
 from holdfast.types import SIDE_OF, Item, Message
 
 
-def attack_context(formats: Sequence[Format], seed: int) -> AttackContext:
-    """What attacks may know: the commonest wrapper of the user's rows, and the seed."""
+def attack_context(
+    formats: Sequence[Format], seed: int, questions: Sequence[str] = ()
+) -> AttackContext:
+    """What attacks may know: the user's commonest wrapper, questions of the task, the seed."""
     if not formats:
-        return AttackContext(seed=seed)
+        return AttackContext(questions=questions, seed=seed)
     worn = formats[0]
 
     def wrap(item: Item) -> tuple[Message, ...]:
         return worn.wrap(item.request)
 
-    return AttackContext(wrap=wrap, seed=seed)
+    return AttackContext(wrap=wrap, questions=questions, seed=seed)
 
 
-def reaches(items: Sequence[Item], wrapped: bool, gate: GateSettings) -> list[Reach]:
-    """The smallest change each gating cell can resolve; likelihood cells have no such number."""
+def reaches(
+    items: Sequence[Item], wrapped: bool, gate: GateSettings, *, sequential: bool = False
+) -> list[Reach]:
+    """The smallest change each gating cell can resolve; likelihood cells have no such number.
+
+    Args:
+        items: everything that is asked.
+        wrapped: whether items are also asked in the task's format.
+        gate: budgets and level.
+        sequential: whether asking may stop early, which takes more items to show the same.
+    """
     counts: dict[str, list[Item]] = {}
     for item in items:
         counts.setdefault(item.task, []).append(item)
@@ -36,9 +47,10 @@ def reaches(items: Sequence[Item], wrapped: bool, gate: GateSettings) -> list[Re
         first = asked[0]
         if first.answer == "likelihood":
             continue
-        found.append(reach(SIDE_OF[first.expects], task, "plain", len(asked), gate))
+        side, n = SIDE_OF[first.expects], len(asked)
+        found.append(reach(side, task, "plain", n, gate, asked_in_rounds=sequential))
         if wrapped and first.expects != "answer":
-            found.append(reach(SIDE_OF[first.expects], task, "task", len(asked), gate))
+            found.append(reach(side, task, "task", n, gate, asked_in_rounds=sequential))
     return found
 
 

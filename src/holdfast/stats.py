@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -22,6 +23,13 @@ Alternative = Literal["below", "above"]
 _NORMAL = NormalDist()
 _HALVINGS = 200
 """Bisection steps: more than enough to exhaust the bits of a double."""
+
+SMALL = 30
+"""Below so many pairs the exact test decides."""
+EXACT = 500
+"""Up to so many pairs an exact p-value is affordable (a quarter of a second)."""
+BORDERLINE, CERTAIN = 0.1, 1e-8
+"""Score p-values between which the exact one is worth its time."""
 
 
 # --- One rate -----------------------------------------------------------------------------------
@@ -38,8 +46,8 @@ def two_sided_z(level: float) -> float:
     return normal_quantile(0.5 + level / 2)
 
 
-def wilson(events: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of one rate, (0, 1) when nothing was counted.
+def wilson(events: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of one rate, (0, 1) when nothing was counted; fractional counts are allowed.
 
     Source: Wilson, JASA 22 (1927) 209-212; Brown, Cai & DasGupta, Stat. Sci. 16 (2001), eq. 4.
     """
@@ -170,6 +178,7 @@ def tango_bound(only_after: float, only_before: float, n: float, level: float = 
     return _tango_upper(only_after, only_before, n, normal_quantile(level)) if n else 1.0
 
 
+@lru_cache(maxsize=4096)
 def _tango_upper(only_after: float, only_before: float, n: float, z: float) -> float:
     estimate = (only_after - only_before) / n
     return _bisect(lambda d: tango_score(only_after, only_before, n, d) + z, estimate, 1.0)
@@ -198,6 +207,7 @@ def tango_p(
     return _NORMAL.cdf(score if alternative == "below" else -score)
 
 
+@lru_cache(maxsize=4096)
 def exact_noninferiority_p(
     only_after: int,
     only_before: int,
@@ -205,7 +215,7 @@ def exact_noninferiority_p(
     margin: float,
     alternative: Alternative = "below",
 ) -> float:
-    """Exact unconditional p-value of a paired difference against a margin; for n up to about 100.
+    """Exact unconditional p-value of a paired difference against a margin; for n up to about 500.
 
     Outcomes are ordered by Tango's score; p is the largest probability, over the free rate of
     `only_before` pairs, of a score at least as extreme. Unconditional, because given the number of
@@ -220,39 +230,110 @@ def exact_noninferiority_p(
         return 1.0
     if alternative == "above":
         only_after, only_before, margin = only_before, only_after, -margin
-    rates = _extreme_outcomes(only_after, only_before, n, margin)
+    tail = _extreme_outcomes(only_after, only_before, n, margin)
 
     low, high = max(0.0, -margin), (1 - margin) / 2
     best = 0.0
-    for _ in range(3):
-        grid = np.linspace(low, high, 101)
-        tails = [rates(float(q)) for q in grid]
+    for _ in range(4):
+        grid = np.linspace(low, high, 33)
+        tails = tail(grid)
         top = int(np.argmax(tails))
-        best = max(best, tails[top])
-        low, high = float(grid[max(top - 1, 0)]), float(grid[min(top + 1, 100)])
+        best = max(best, float(tails[top]))
+        low, high = float(grid[max(top - 1, 0)]), float(grid[min(top + 1, 32)])
     return min(1.0, best)
 
 
 def _extreme_outcomes(
     only_after: int, only_before: int, n: int, margin: float
-) -> Callable[[float], float]:
-    """Probability of outcomes as low as the observed one, given the rate of `only_before`."""
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Probability of outcomes as low as the observed one, given rates (r,) of `only_before`."""
     observed = tango_score(only_after, only_before, n, margin)
-    extreme = [
-        (b, c)
-        for b in range(n + 1)
-        for c in range(n + 1 - b)
-        if tango_score(b, c, n, margin) <= observed + 1e-9
-    ]
-    counts = np.array([(b, c, n - b - c) for b, c in extreme], dtype=float)  # (outcomes, 3)
+    after, before = _outcomes(n)
+    extreme = _tango_scores(after, before, n, margin) <= observed + 1e-9
+    after, before = after[extreme], before[extreme]
+    counts = np.stack([after, before, n - after - before], axis=1)  # (outcomes, 3)
     factorials = np.array([math.lgamma(k + 1) for k in range(n + 1)])
-    weights = factorials[n] - factorials[counts.astype(int)].sum(axis=1)
+    weights = factorials[n] - factorials[counts].sum(axis=1)
 
-    def tail(rate: float) -> float:
-        chances = np.clip([rate + margin, rate, 1 - 2 * rate - margin], 1e-300, 1.0)
-        return float(np.exp(weights + counts @ np.log(chances)).sum())
+    def tail(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        chances = np.stack([rates + margin, rates, 1 - 2 * rates - margin])  # (3, r)
+        logs = np.log(np.clip(chances, 1e-300, 1.0))
+        total: NDArray[np.float64] = np.exp(weights[:, None] + counts @ logs).sum(axis=0)
+        return total
 
     return tail
+
+
+@lru_cache(maxsize=8)
+def _outcomes(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All (only_after, only_before) of n pairs."""
+    after, before = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    fits = after + before <= n
+    return after[fits], before[fits]
+
+
+def _tango_scores(
+    after: NDArray[np.int64], before: NDArray[np.int64], n: int, difference: float
+) -> NDArray[np.float64]:
+    """`tango_score` of many outcomes at once."""
+    a, b = after / n, before / n
+    linear = -a - b + (2 - a + b) * difference
+    constant = -b * difference * (1 - difference)
+    root = np.sqrt(np.maximum(0.0, linear**2 - 8 * constant))
+    plus = linear > 0
+    stable = -2 * constant / np.where(plus, linear + root, 1.0)
+    rate = np.maximum(np.where(plus, stable, (root - linear) / 4), max(0.0, -difference))
+    variance = 2 * rate + difference * (1 - difference)
+    gap = a - b - difference
+    limit = np.copysign(np.inf, gap)
+    score = np.where(variance > 0, gap * np.sqrt(n / np.where(variance > 0, variance, 1)), limit)
+    return np.where(np.abs(gap) < 1e-15, 0.0, score)
+
+
+@lru_cache(maxsize=1024)
+def exact_bound(only_after: int, only_before: int, n: int, level: float = 0.95) -> float:
+    """One-sided upper bound of the paired difference that inverts `exact_noninferiority_p`.
+
+    To 0.0001, rounded up; 1 for no pairs. The lower bound is minus the bound of the counts changed
+    round.
+    """
+    _check_pairs(only_after, only_before, n)
+    _check_open("level", level)
+    if n == 0:
+        return 1.0
+    low, high = (only_after - only_before) / n, 1.0
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        inside = exact_noninferiority_p(only_after, only_before, n, middle) > 1 - level
+        low, high = (middle, high) if inside else (low, middle)
+    return high
+
+
+def paired_bound(only_after: int, only_before: int, n: int, level: float = 0.95) -> float:
+    """The gate's one-sided upper bound: exact below 30 pairs, Tango's score beyond."""
+    bound = exact_bound if n < SMALL else tango_bound
+    return bound(only_after, only_before, n, level)
+
+
+def noninferiority_p(
+    only_after: int, only_before: int, n: int, margin: float, alternative: Alternative = "below"
+) -> float:
+    """The gate's test of a paired difference: exact below 30 pairs, Tango's score beyond."""
+    test = exact_noninferiority_p if n < SMALL else tango_p
+    return test(only_after, only_before, n, margin, alternative)
+
+
+def exceedance_p(only_after: int, only_before: int, n: int, margin: float) -> float:
+    """The gate's evidence that a paired difference exceeds a margin.
+
+    Exact below 30 pairs. Up to 500, where the score's p is small, the larger of it and the exact p:
+    far out, where a correction over many cells reads it, the score's tail is too light if all
+    changes go one way. Beyond 500 the score's.
+    """
+    p = noninferiority_p(only_after, only_before, n, margin, "above")
+    if SMALL <= n <= EXACT and CERTAIN < p < BORDERLINE:
+        return max(p, exact_noninferiority_p(only_after, only_before, n, margin, "above"))
+    return p
 
 
 def mcnemar_exact(only_before: int, only_after: int) -> float:
@@ -300,10 +381,12 @@ def resolvable_change(n: int, discordance: float, level: float = 0.95) -> float:
     """The smallest margin that n pairs can show as held if nothing changes at all.
 
     The one-sided Tango bound at the expected counts n * discordance / 2 in both discordant cells;
-    z^2 / (n + z^2) when nothing is discordant, about z * sqrt(discordance / n) otherwise.
+    z^2 / (n + z^2) when nothing is discordant, about z * sqrt(discordance / n) otherwise. Below 30
+    pairs never less than the exact bound of no discordance, 1 - (1 - level)^(1 / n).
     """
     _check_share("discordance", discordance)
-    return tango_bound(n * discordance / 2, n * discordance / 2, n, level)
+    bound = tango_bound(n * discordance / 2, n * discordance / 2, n, level)
+    return max(bound, 1 - (1 - level) ** (1 / n)) if 0 < n < SMALL else bound
 
 
 def pairs_needed(
@@ -319,7 +402,7 @@ def pairs_needed(
     under the true `difference`, V1 = discordance - difference^2, and under the margin,
     V0 = 2 q + margin (1 - margin). Without discordance this is z^2 (1 - margin) / margin, the n at
     which `resolvable_change` is the margin. A difference beyond the margin gives the pairs that
-    show it is exceeded.
+    show it is exceeded. Below 30 pairs at least as many as the exact test needs if nothing changes.
 
     Source: Nam, Biometrics 53 (1997) 1422-1430; Liu et al., Stat. in Medicine 21 (2002) 231-245.
     """
@@ -335,7 +418,11 @@ def pairs_needed(
     at_truth = max(0.0, discordance - difference * difference)
     reach = normal_quantile(level) * math.sqrt(max(0.0, at_margin))
     reach += normal_quantile(power) * math.sqrt(at_truth)
-    return max(1, math.ceil((reach / (margin - difference)) ** 2 - 1e-9))
+    pairs = max(1, math.ceil((reach / (margin - difference)) ** 2 - 1e-9))
+    if pairs < SMALL and difference < margin and 0 < margin < 1:
+        exact = math.ceil(math.log(1 - level) / math.log(1 - margin) - 1e-9)
+        pairs = max(pairs, min(SMALL, exact))
+    return pairs
 
 
 # --- Continuous differences ---------------------------------------------------------------------
@@ -423,6 +510,67 @@ def paired_t_interval(
     low = -math.inf if sided == "upper" else mean - half
     high = math.inf if sided == "lower" else mean + half
     return low, high
+
+
+def student_test(
+    differences: Sequence[float] | NDArray[np.float64],
+    margin: float = 0.0,
+    alternative: Alternative = "below",
+) -> float:
+    """One-sided t test of the mean of paired differences against a margin.
+
+    `below`: small p is evidence that the mean is below the margin; `above`: that it is above. 1 for
+    fewer than two differences; without any spread 0 or 1, as the mean is on the claimed side or
+    not. Agrees with the ends of `paired_t_interval`.
+
+    Source: Student, Biometrika 6 (1908) 1-25.
+    """
+    values = np.asarray(differences, dtype=float)  # (n,)
+    n = len(values)
+    if n < 2:
+        return 1.0
+    gap = float(values.mean()) - margin
+    gap = gap if alternative == "above" else -gap
+    spread = float(values.std(ddof=1))
+    if spread == 0:
+        return 0.0 if gap > 0 else 1.0
+    return student_cdf(-gap * math.sqrt(n) / spread, n - 1)
+
+
+# --- Equivalence --------------------------------------------------------------------------------
+
+
+def equivalence_p(only_after: int, only_before: int, n: int, margin: float) -> float:
+    """Two one-sided tests: evidence that a paired difference lies within -+ margin.
+
+    The larger of the two one-sided p-values: exact below 30 pairs, Tango's score beyond. Below
+    0.05 exactly where the two-sided 90 % interval lies inside the margins.
+
+    Source: Schuirmann, J. Pharmacokin. Biopharm. 15 (1987) 657-680; for paired proportions Liu et
+    al., Stat. in Medicine 21 (2002) 231-245.
+
+    Raises:
+        ValueError: a margin that is not positive.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin={margin}: an equivalence margin is positive")
+    return max(
+        noninferiority_p(only_after, only_before, n, margin),
+        noninferiority_p(only_after, only_before, n, -margin, "above"),
+    )
+
+
+def mean_equivalence_p(differences: Sequence[float], margin: float) -> float:
+    """Two one-sided t tests: evidence that a mean paired difference lies within -+ margin.
+
+    Source: Schuirmann 1987 (see `equivalence_p`).
+
+    Raises:
+        ValueError: a margin that is not positive.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin={margin}: an equivalence margin is positive")
+    return max(student_test(differences, margin), student_test(differences, -margin, "above"))
 
 
 # --- Agreement ----------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Compare: two evaluation folders → paired differences and the gate's verdict.
 
 Only like is compared with like: the same items, attacks, decoding, judges and judge versions, and
-the same rendered text. A difference is an error that names it.
+the same rendered text. A difference is an error that names it. Where asking could stop early, the
+items asked are the first ones of the seeded order, and no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from holdfast import stats
 from holdfast.errors import IncomparableError
 from holdfast.evaluation import CellKey, Evaluation
 from holdfast.files import plain
-from holdfast.gate import Cell, Decision, decide
+from holdfast.gate import Cell, Decision, decide, refusal_before
 from holdfast.judges import judge
 from holdfast.recipe import GateSettings
-from holdfast.types import SIDE_OF, Surface
+from holdfast.stages.evaluate import asking_order
+from holdfast.types import SIDE_OF, Attempt, Surface
 
 FIELDS = ("decoding", "judges", "date", "attacks")
 """Settings that must agree."""
@@ -31,6 +33,7 @@ def compare(
     *,
     serving: str = "serve",
     cannot_hold: Mapping[str, str] | None = None,
+    noise: Mapping[CellKey, float] | None = None,
 ) -> dict[str, Any]:
     """Pair two evaluations, decide, and return the comparison as stored in `7-comparison.json`.
 
@@ -41,14 +44,17 @@ def compare(
         serving: the prompting that users meet; its surfaces gate.
         cannot_hold: tasks too small to hold even without any change (from the pre-flight), with
             the reason. They are reported, and still gate when they show that a budget is broken.
+        noise: how far each cell moves when nothing is tuned; stands beside the changes and decides
+            nothing.
 
     Raises:
         IncomparableError: the two differ in more than the model.
     """
-    check_comparable(before, after)
+    check_comparable(before, after, serving)
     cells = list(paired_cells(before, after, gate, serving))
+    refusal = _whole_refusal(before, after, gate, serving)
     small = dict(cannot_hold or {})
-    decision = decide(_able(cells, gate, small), gate)
+    decision = decide(_able(cells, gate, small), gate, refusal=refusal)
     return {
         "outcome": decision.outcome,
         "reasons": [*decision.reasons, *(f"{t} does not gate: {why}" for t, why in small.items())],
@@ -57,15 +63,44 @@ def compare(
         "before": _identity(before),
         "after": _identity(after),
         "gate": gate.model_dump(),
-        "cells": [plain(cell) for cell in decision.cells],
+        "cells": [_with_noise(plain(cell), noise or {}) for cell in decision.cells],
         "too_small": small,
         "not_run": after.settings.get("not_run", {}),
         "agreement": {"before": agreement(before), "after": agreement(after)},
+        "sequential": saved(before, after),
     }
 
 
-def check_comparable(before: Evaluation, after: Evaluation) -> None:
+def _with_noise(cell: dict[str, Any], noise: Mapping[CellKey, float]) -> dict[str, Any]:
+    """A stored cell with its noise floor, and whether its change is below it; None if unknown."""
+    floor = noise.get((cell["task"], cell["attack"], cell["surface"]))
+    change = cell["change"]
+    within = None if floor is None or change is None else abs(change) <= floor
+    return {**cell, "noise": floor, "within_noise": within}
+
+
+def _whole_refusal(
+    before: Evaluation, after: Evaluation, gate: GateSettings, serving: str
+) -> float | None:
+    """What the untouched model refuses of all it was asked, however few the tuned one was asked."""
+    whole = paired_cells(before, before, gate, serving)
+    return refusal_before([c for c in whole if (c.task, c.attack, c.surface) in after.cells])
+
+
+def saved(before: Evaluation, after: Evaluation) -> dict[str, int] | None:
+    """Attempts planned, asked and saved where asking could stop early; None where it could not."""
+    if not after.settings.get("sequential"):
+        return None
+    shared = set(before.cells) & set(after.cells)
+    planned = sum(len(before.cells[key]) for key in shared)
+    asked = sum(len(after.cells[key]) for key in shared)
+    return {"planned": planned, "asked": asked, "saved": planned - asked}
+
+
+def check_comparable(before: Evaluation, after: Evaluation, serving: str = "serve") -> None:
     """Check that two evaluations asked the same things in the same way.
+
+    Surfaces of other promptings than `serving` may be missing on one side: they are not compared.
 
     Raises:
         IncomparableError: they did not; names the first differences.
@@ -77,6 +112,9 @@ def check_comparable(before: Evaluation, after: Evaluation) -> None:
     ]
     if before.versions() != after.versions():
         problems.append(f"judge versions: {before.versions()} before, {after.versions()} after")
+    if before.settings.get("sequential"):
+        problems.append("sequential: the earlier evaluation stopped early and lacks items")
+    problems += _different_surfaces(before, after, serving)
     problems += _different_items(before, after)
     if problems:
         listed = "\n  ".join(problems[:5])
@@ -86,48 +124,103 @@ def check_comparable(before: Evaluation, after: Evaluation) -> None:
         )
 
 
+def _different_surfaces(before: Evaluation, after: Evaluation, serving: str) -> Iterator[str]:
+    if not set(before.cells) & set(after.cells):
+        yield "no task, attack and surface in common"
+        return
+    for key in sorted(set(before.cells) ^ set(after.cells)):
+        if Surface.parse(key[2]).prompting == serving:
+            side = "before" if key in before.cells else "after"
+            yield f"{' '.join(key)}: asked {side} tuning only"
+
+
 def _different_items(before: Evaluation, after: Evaluation) -> Iterator[str]:
+    order = after.settings.get("sequential")
     for key in sorted(set(before.cells) & set(after.cells)):
         earlier = {a.id: a for a in before.cells[key]}
         later = {a.id: a for a in after.cells[key]}
         name = " ".join(key)
-        missing = sorted(set(earlier) ^ set(later))
+        expected = set(earlier)
+        if order and stops_early(before.cells[key][0]):
+            expected = set(_first_asked(earlier.values(), len(later), order))
+        missing = sorted(expected ^ set(later))
         if missing:
             yield f"{name}: {len(missing)} attempts on one side only, such as {missing[0]}"
             continue
-        changed = [i for i, a in earlier.items() if a.prompt != later[i].prompt]
+        changed = [i for i, a in later.items() if a.prompt != earlier[i].prompt]
         if changed:
             yield f"{name}: {len(changed)} prompts differ in their text, such as {changed[0]}"
-    if not set(before.cells) & set(after.cells):
-        yield "no task, attack and surface in common"
+
+
+def _first_asked(attempts: Iterable[Attempt], count: int, order: Mapping[str, Any]) -> list[str]:
+    """Ids of the attempts that a sequential evaluation asks first."""
+    in_order = sorted(
+        attempts, key=lambda a: (asking_order(order["seed"], a.task, a.item), a.sample)
+    )
+    return [a.id for a in in_order[:count]]
 
 
 def paired_cells(
     before: Evaluation, after: Evaluation, gate: GateSettings, serving: str
 ) -> Iterator[Cell]:
-    """Cells that both evaluations have, item by item."""
+    """Cells that both evaluations have, item by item as far as the later one asked."""
+    sequential = bool(after.settings.get("sequential"))
     for key in sorted(set(before.cells) & set(after.cells)):
-        task, attack, surface = key
-        first = before.cells[key][0]
-        continuous = first.answer == "likelihood"
-        yield Cell(
-            side=SIDE_OF[first.expects],
-            task=task,
-            attack=attack,
-            surface=surface,
-            gates=gates(Surface.parse(surface), gate, serving),
+        earlier, later = dict(before.outcomes(key)), dict(after.outcomes(key))
+        yield cell_of(
+            after.cells[key][0],
+            gate,
+            serving,
             event=event_name(after, key),
-            before=tuple(outcome for _, outcome in before.outcomes(key)),
-            after=tuple(outcome for _, outcome in after.outcomes(key)),
-            continuous=continuous,
+            before=[earlier[i] for i in later],
+            after=list(later.values()),
+            planned=len(earlier) if sequential and stops_early(after.cells[key][0]) else None,
         )
+
+
+def stops_early(attempt: Attempt) -> bool:
+    """Whether an attempt's cell may be closed before all its items are asked.
+
+    Likelihoods may not: they cost no generation, and a bound that knows only their range says
+    little about their small differences. Such cells are asked whole and keep Student's t.
+    """
+    return attempt.answer != "likelihood"
+
+
+def cell_of(
+    first: Attempt,
+    gate: GateSettings,
+    serving: str,
+    *,
+    event: str,
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+    planned: int | None,
+) -> Cell:
+    """The gate's cell of paired outcomes; `first` is any of its attempts."""
+    return Cell(
+        side=SIDE_OF[first.expects],
+        task=first.task,
+        attack=first.attack,
+        surface=first.surface,
+        gates=gates(Surface.parse(first.surface), gate, serving),
+        event=event,
+        before=tuple(before),
+        after=tuple(after),
+        continuous=first.answer == "likelihood",
+        planned=planned,
+    )
 
 
 def gates(surface: Surface, gate: GateSettings, serving: str) -> bool:
     """Whether a surface is one that the serving contract exposes (or is listed in `gate.also`)."""
     if surface.name in gate.also:
         return True
-    exposed = surface.prompting == serving and surface.form == "chat"
+    exposed = (
+        surface.prompting == serving
+        and surface.form == "chat"
+        and surface.wrapper in ("plain", "task")
+    )
     return exposed and (surface.prefill == 0 or gate.prefill)
 
 
