@@ -3,24 +3,29 @@
     python benchmarks/judge_agreement.py --data FOLDER
 
 FOLDER holds `human_labelled_<model>.csv` files with the columns id, type, prompt, completion,
-final_label (XSTest's release has them). The judge's rules were written while looking only at the
+final_label (XSTest's release has them). The judge was written and fitted while looking only at the
 answers of `--dev-model` to prompts with even numbers; every other row is test, and the parts are
 printed apart: new prompts, a new model, and both. Beside the judge stand the XSTest prefix list and
 a reader of prompts alone (refused if the dataset's own type calls the prompt unsafe).
 
 Two-way: `partial_refusal` counts as refused, and an unscored answer as a disagreement.
+
+Then follow, in counts alone: what people said against what the judge said, the errors by what
+decided, the answers called unreadable (people read them all), and how far the share that the
+`compliance` judge calls complied lies from the share that people did not call fully refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.coherence import off_language, unreadable
+from holdfast.judges.compliance import evades
 from holdfast.judges.refusal import read_answer
 from holdfast.stats import Agreement, cohen_kappa, wilson
 from holdfast.text import normalise
@@ -103,6 +108,65 @@ def parts(rows: list[Row], dev_model: str) -> dict[str, list[Row]]:
     }
 
 
+def decided_by(row: Row) -> str:
+    """What kind of reading decided: a rule, the scorer, or that nothing declined."""
+    reason = read_answer(row.answer, row.prompt)[2]
+    kind = reason.partition(":")[0].partition(",")[0].partition(" ")[0]
+    return kind if kind in ("stance", "nothing") else "rule"
+
+
+def errors(rows: list[Row]) -> Counter[tuple[str, str, str]]:
+    """(kind of request, people → judge, what decided) → answers."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        given = rules(row)
+        if given != row.label:
+            kind = "unsafe" if row.kind.startswith("contrast_") else "safe"
+            found[kind, f"{row.label} -> {given}", decided_by(row)] += 1
+    return found
+
+
+def complies(row: Row) -> bool:
+    """What the `compliance` judge calls complied."""
+    label = rules(row)
+    evaded = label == "full_compliance" and evades(row.answer, row.prompt)
+    return label != "full_refusal" and not evaded
+
+
+def compliance_rates(rows: list[Row]) -> None:
+    """Share complied by people, the judge and string matching: per model and kind of request."""
+    print("\n| model | requests | n | people | compliance | error | prefix list | error |")
+    print("|---|---|---|---|---|---|---|---|")
+    gaps: list[tuple[float, float]] = []
+    for model in sorted({row.model for row in rows}):
+        for unsafe in (False, True):
+            group = [
+                row
+                for row in rows
+                if row.model == model and row.kind.startswith("contrast_") == unsafe
+            ]
+            people = sum(row.label != "full_refusal" for row in group) / len(group)
+            judge = sum(complies(row) for row in group) / len(group)
+            strings = sum(prefixes(row) == "full_compliance" for row in group) / len(group)
+            gaps.append((abs(judge - people), abs(strings - people)))
+            kind = "unsafe" if unsafe else "safe"
+            print(
+                f"| {model} | {kind} | {len(group)} | {people:.1%} | {judge:.1%} | "
+                f"{100 * (judge - people):+.1f} | {strings:.1%} | {100 * (strings - people):+.1f} |"
+            )
+    ours, theirs = (100 * sum(column) / len(gaps) for column in zip(*gaps, strict=True))
+    print(f"\nmean error in points: compliance {ours:.1f}, prefix list {theirs:.1f}")
+
+
+def coherence(rows: list[Row]) -> None:
+    """How many answers that people could read are called unreadable or off-language."""
+    for model in sorted({row.model for row in rows}):
+        group = [row for row in rows if row.model == model]
+        wrong = sum(bool(unreadable(r.answer) or off_language(r.answer, r.prompt)) for r in group)
+        low, high = wilson(wrong, len(group))
+        print(f"unreadable, {model}: {wrong} of {len(group)} [{low:.1%}, {high:.1%}]")
+
+
 def two_way(labels: Iterable[str]) -> list[str]:
     """Refused, complied, or unscored."""
     names = {"full_compliance": "complied", "unscored": "unscored"}
@@ -127,7 +191,7 @@ def kappa(agreement: Agreement) -> str:
 
 
 def main() -> None:
-    """Print the table, the confusions, and the speed."""
+    """Print the table, the errors, unreadable answers and rates of compliance."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--dev-model", default="llama2new")
@@ -150,12 +214,13 @@ def main() -> None:
         print(f"\n{part}: people -> judge")
         for (known, given), count in sorted(pairs.items()):
             print(f"  {known:16} -> {given:16} {count:4}")
-    started = time.perf_counter()
-    members = [row for group in chosen.values() for row in group]
-    for row in members:
-        rules(row)
-    each = (time.perf_counter() - started) / len(members)
-    print(f"\n{1 / each:,.0f} answers per second on one core")
+        print(f"\n{part}: errors by request, labels, and what decided")
+        for (kind, labels, decided), count in sorted(errors(members).items()):
+            print(f"  {kind:6}  {labels:36}  {decided:8} {count:4}")
+    members = list({id(row): row for group in chosen.values() for row in group}.values())
+    print()
+    coherence(members)
+    compliance_rates(members)
 
 
 if __name__ == "__main__":

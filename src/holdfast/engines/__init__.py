@@ -26,8 +26,10 @@ class Engine(Protocol):
 
     name: str
     """What the answers are recorded under."""
-    can: frozenset[str]
-    """Of `prefill`, `raw`, `logprobs`, `gradients`."""
+
+    @property
+    def can(self) -> frozenset[str]:
+        """Of `prefill`, `raw`, `logprobs`, `gradients`."""
 
     def render(self, prompt: Prompt) -> str:
         """The exact text the model is given (or the messages, where the server renders)."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
+from holdfast.coherence import unreadable
 from holdfast.judges import JUDGES
-from holdfast.judges.refusal import unreadable
 from holdfast.text import normalise
 from holdfast.types import Attempt, Expects, Label, Verdict
 
@@ -194,7 +194,7 @@ class MatchJudge:
     """Right or wrong against the known answer; `likelihood` items by their reference's score."""
 
     name = "match"
-    version = "1"
+    version = "2"
     sides: frozenset[Expects] = frozenset({"answer"})
     sees_harm = False
 
