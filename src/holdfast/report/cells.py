@@ -48,6 +48,18 @@ class CellView:
     p_broken: float | None
     needed: int | None
     reasons: tuple[str, ...]
+    noise: float | None = None
+    """How far the cell moves when nothing is tuned, as a share; None where it was not measured."""
+    planned: int | None = None
+    """Items there were to ask, where asking could stop early."""
+
+    @property
+    def noise_note(self) -> str:
+        """The change beside the noise floor; empty where the floor is not known."""
+        if self.noise is None or self.change is None:
+            return ""
+        floor = f"±{100 * self.noise:.1f}"
+        return f"within noise ({floor})" if abs(self.change) <= self.noise else f"noise {floor}"
 
     @property
     def side_name(self) -> str:
@@ -131,6 +143,8 @@ def view(
         p_broken=cell["p_broken"],
         needed=cell["needed"],
         reasons=tuple(cell["reasons"]),
+        noise=cell.get("noise"),
+        planned=cell.get("planned"),
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from holdfast.report import story, words
+from holdfast.report import agreement, people, story, words
 from holdfast.report.cells import CellView, control_of, gating, views
 from holdfast.report.material import Material
 from holdfast.report.verdict import Banner, banner
 
+REASONS = 10
+"""Reasons that are listed; a pull request is no place for more."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#!~&@])")
 
 
@@ -22,11 +24,13 @@ def render_markdown(material: Material) -> str:
         [f"## {told.symbol} Holdfast: {told.outcome} – {escape(material.name)}"],
         [escape(told.sentence)],
         table(gating(cells), plain, (material.control_comparison or {}).get("serving")),
+        _sequential(material),
         [f"**Control.** {escape(told.control)}"] if told.control else [],
+        _corrected(material),
+        [f"**Two judges.** {escape(line)}" for line in agreement.overall(material)],
         _reasons(told),
         _serving(material),
-        [f"{len(cells) - len(gating(cells))} further cells are reported without gating; answers "
-         "and provenance are in `report.html`."] if cells else [],
+        [_rest(cells)] if cells else [],
     ]  # fmt: skip
     return words.clean("\n\n".join("\n".join(part) for part in parts if part)) + "\n"
 
@@ -51,7 +55,7 @@ def table(cells: Sequence[CellView], control: Sequence[CellView], serving: str |
             f"{cell.n:,}",
             cell.before,
             cell.after,
-            f"{cell.shown_change} ({cell.shown_interval})",
+            f"{cell.shown_change} ({cell.shown_interval})" + _aside(cell.noise_note),
             cell.shown_budget,
         ]
         if control:
@@ -61,6 +65,20 @@ def table(cells: Sequence[CellView], control: Sequence[CellView], serving: str |
     return lines
 
 
+def _sequential(material: Material) -> list[str]:
+    saved = (material.comparison or {}).get("sequential")
+    if not saved:
+        return []
+    return [
+        f"**Asked sequentially.** {saved['asked']:,} of {saved['planned']:,} attempts; intervals "
+        "are confidence sequences."
+    ]
+
+
+def _aside(note: str) -> str:
+    return f"; {note}" if note else ""
+
+
 def _row(values: Sequence[str]) -> str:
     return f"| {' | '.join(values)} |"
 
@@ -68,7 +86,27 @@ def _row(values: Sequence[str]) -> str:
 def _reasons(told: Banner) -> list[str]:
     if told.outcome == "PASS" or not told.reasons:
         return []
-    return ["**Reasons**", "", *(f"- {escape(reason)}" for reason in told.reasons)]
+    listed = [f"- {escape(reason)}" for reason in told.reasons[:REASONS]]
+    rest = len(told.reasons) - REASONS
+    more = [f"- and {rest} more, in `report.json`"] if rest > 0 else []
+    return ["**Reasons**", "", *listed, *more]
+
+
+def _corrected(material: Material) -> list[str]:
+    """What people would have counted, where a sample was labelled; side by side, to be short."""
+    told = [
+        f"- {escape(f'{side}, {cells} gating cells: {judged} judged, {right} corrected')}"
+        for side, cells, judged, right in people.pooled(material)
+    ]
+    if not told:
+        return []
+    return [f"**Against people** ({escape(people.left_out(material))}), points:", "", *told]
+
+
+def _rest(cells: Sequence[CellView]) -> str:
+    others = len(cells) - len(gating(cells))
+    more = f"{words.plural(others, 'further cell')} reported without gating. " if others else ""
+    return f"{more}Answers and provenance are in `report.html`."
 
 
 def _serving(material: Material) -> list[str]:

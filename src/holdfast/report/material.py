@@ -11,7 +11,8 @@ import yaml
 
 from holdfast.errors import DataError
 from holdfast.evaluation import Evaluation
-from holdfast.files import read_json
+from holdfast.files import read_object
+from holdfast.labelling import frame_of
 
 FILES: Mapping[str, str] = {
     "recipe.yaml": "the resolved recipe",
@@ -22,10 +23,12 @@ FILES: Mapping[str, str] = {
     "2-dropped.jsonl": "rows set aside, with their reasons",
     "3-rendered": "token ids and labels",
     "4-before": "answers and verdicts of the untouched model",
+    "4-noise": "the untouched model asked again: what moves when nothing is tuned",
     "5-model": "the tuned model",
     "6-after": "answers and verdicts of the tuned model",
     "control": "the plain arm: the same tuning without mitigations",
     "7-comparison.json": "the paired comparison",
+    "calibration.json": "the judge measured against people",
 }
 """What a run folder holds, in the order of the story."""
 
@@ -46,6 +49,10 @@ class Material:
     after: Evaluation | None = None
     control: Evaluation | None = None
     """The plain arm after tuning."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """The judge against people, for these very answers and verdicts."""
+    calibration_is_stale: bool = False
+    """Whether there is a calibration, but of other answers or verdicts."""
     files: tuple[str, ...] = ()
     """Which of `FILES` are there."""
 
@@ -75,6 +82,14 @@ def read_run(run: Path) -> Material:
         )
     recipe = run / "recipe.yaml"
     text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    comparison = _read(run / "7-comparison.json") or None
+    arms = {
+        "before": read_evaluation(run / "4-before"),
+        "after": read_evaluation(run / "6-after"),
+        "control": read_evaluation(run / "control" / "6-after"),
+    }
+    calibration = _read(run / "calibration.json")
+    stale = bool(calibration) and not _is_of(calibration, arms, comparison)
     return Material(
         name=run.resolve().name,
         recipe=_mapping(yaml.safe_load(text)) if text else {},
@@ -83,12 +98,22 @@ def read_run(run: Path) -> Material:
         audit=_read(run / "1-audit.json"),
         tally=_read(run / "3-rendered" / "tally.json"),
         training=_read(run / "5-model" / "training.json"),
-        comparison=_read(run / "7-comparison.json") or None,
-        before=read_evaluation(run / "4-before"),
-        after=read_evaluation(run / "6-after"),
-        control=read_evaluation(run / "control" / "6-after"),
+        comparison=comparison,
+        **arms,
+        calibration={} if stale else calibration,
+        calibration_is_stale=stale,
         files=present,
     )
+
+
+def _is_of(
+    calibration: Mapping[str, Any],
+    arms: Mapping[str, Evaluation | None],
+    comparison: Mapping[str, Any] | None,
+) -> bool:
+    """Whether a calibration was made of these answers and verdicts."""
+    found = {arm: evaluation for arm, evaluation in arms.items() if evaluation is not None}
+    return calibration.get("fingerprints") == frame_of(found, comparison).fingerprints
 
 
 def read_evaluation(folder: Path) -> Evaluation | None:
@@ -100,7 +125,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return _mapping(read_json(path)) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

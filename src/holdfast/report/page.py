@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from holdfast import __version__
-from holdfast.report import charts, story, words
+from holdfast.report import agreement, charts, people, story, words
 from holdfast.report.cells import CellView, control_of, gating, views
 from holdfast.report.examples import Arms, CellExamples, examples
 from holdfast.report.material import Material
@@ -99,6 +99,7 @@ def _verdict(material: Material) -> dict[str, Any]:
         "refusal_before": words.percent((material.comparison or {}).get("refusal_before")),
         "gate": (material.comparison or {}).get("gate", {}),
         "not_run": (material.comparison or {}).get("not_run", {}),
+        "sequential": (material.comparison or {}).get("sequential"),
     }
 
 
@@ -153,7 +154,13 @@ def _story(material: Material) -> dict[str, Any]:
         "tally": story.tally(material),
         "curve": charts.curve(story.losses(material)),
         "steps": material.training.get("steps"),
-        "agreement": story.agreement(material),
+        "agreement": agreement.rows(material),
+        "disagreements": agreement.disagreements(material),
+        "against": people.against(material),
+        "labels": people.left_out(material),
+        "pooled": people.pooled(material),
+        "corrected": people.changes(material),
+        "stale": material.calibration_is_stale,
         "judges": story.judges(material),
         "sources": story.sources(material),
         "provenance": story.provenance(material),

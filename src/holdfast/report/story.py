@@ -116,19 +116,6 @@ def losses(material: Material) -> list[tuple[float, float]]:
     return [(float(e["step"]), float(e["loss"])) for e in log if "step" in e and "loss" in e]
 
 
-def agreement(material: Material) -> Rows:
-    """Judges of a task, their κ before and after, and how often they differ."""
-    found = _block(material.comparison or {}, "agreement")
-    sides = [{entry["task"]: entry for entry in found.get(k, ())} for k in ("before", "after")]
-    tasks = sorted({*sides[0], *sides[1]})
-    rows: Rows = []
-    for task in tasks:
-        both = [side.get(task) for side in sides]
-        known = next(entry for entry in both if entry)
-        rows.append((task, " and ".join(known["judges"]), *(_kappa(entry) for entry in both)))
-    return rows
-
-
 def judges(material: Material) -> Rows:
     """Task, judges (the one that gates first), with versions."""
     if material.after is None:
@@ -238,16 +225,6 @@ def _tuning(tuning: Mapping[str, Any]) -> str:
     shown = {"lr": "learning rate", "epochs": "epochs", "batch": "batch"}
     parts = [f"{name} {words.number(tuning[key])}" for key, name in shown.items() if key in tuning]
     return ", ".join([method, *parts])
-
-
-def _kappa(entry: Mapping[str, Any] | None) -> str:
-    if entry is None:
-        return words.NOTHING
-    differ = f"{entry['disagreements']:,} of {entry['n']:,} differ"
-    kappa = entry["kappa"]
-    if kappa.get("kappa") is None:
-        return f"{differ}; κ undefined"
-    return f"{differ}; κ {kappa['kappa']:.2f} ({kappa['low']:.2f} to {kappa['high']:.2f})"
 
 
 def _name(value: Any) -> str:

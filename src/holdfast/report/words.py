@@ -42,7 +42,12 @@ _PROMPTINGS = {
     "train": "with the training prompt",
     "none": "without the safety prompt",
 }
-_IMPLIED = ("direct", "task_template", "prefill")
+_WRAPPERS = {
+    "plain": "asked plainly",
+    "task": "in the task's format",
+    "disguised": "behind a question of the task",
+}
+_IMPLIED = ("direct", "task_template", "task_disguised", "prefill")
 """Attacks that their surface already tells."""
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -67,6 +72,11 @@ def signed(value: float, digits: int = 1) -> str:
     if not float(text):
         return text[1:]
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """A number with a real minus, and no plus."""
+    return signed(value, digits).lstrip("+")
 
 
 def points(share: float | None, digits: int = 1) -> str:
@@ -97,7 +107,7 @@ def where(surface: str, attack: str = "") -> str:
         parsed = Surface.parse(surface)
     except ValueError:
         return surface
-    parts = ["in the task's format" if parsed.wrapper == "task" else "asked plainly"]
+    parts = [_WRAPPERS.get(parsed.wrapper, parsed.wrapper)]
     parts.append(_PROMPTINGS.get(parsed.prompting, parsed.prompting))
     if parsed.form == "raw":
         parts.append("raw completion")

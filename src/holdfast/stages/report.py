@@ -1,4 +1,4 @@
-"""Report: a run folder → `report.html`, `report.md`, `report.json`.
+"""Report: a run folder → `report.html`, `report.md`, `report.json`, `report.junit.xml`.
 
     from holdfast.stages.report import write_report
     write_report(Path("runs/support"))["html"]     # the page
@@ -15,9 +15,12 @@ from typing import Any
 from holdfast import __version__
 from holdfast.evaluation import Evaluation
 from holdfast.files import make_folder, write_json, write_text
+from holdfast.report import agreement
 from holdfast.report.cells import views
+from holdfast.report.junit import render_junit
 from holdfast.report.markdown import render_markdown
 from holdfast.report.material import Material, read_run
+from holdfast.report.model_card import render_model_card
 from holdfast.report.page import render_page
 from holdfast.report.terminal import terminal_summary
 from holdfast.report.verdict import banner
@@ -25,21 +28,27 @@ from holdfast.report.verdict import banner
 __all__ = ["report_comparison", "summary", "terminal_summary", "write_report"]
 
 
-def write_report(run: Path, *, redact: bool = False) -> dict[str, Path]:
+def write_report(run: Path, *, redact: bool = False, model_card: bool = False) -> dict[str, Path]:
     """Write the reports of a run folder.
 
     Args:
         run: the run folder, finished or not.
         redact: leave out of the page what models and benchmarks wrote.
+        model_card: also write `model-card.md`, a section for the tuned model's card.
 
     Returns:
-        `html`, `md` and `json` → the files written.
+        `html`, `md`, `json` and `junit` (and `model_card`) → the files written.
 
     Raises:
         DataError: the folder holds nothing of a run.
         StorageError: it cannot be written.
     """
-    return _write(read_run(run), run, redact=redact)
+    material = read_run(run)
+    paths = _write(material, run, redact=redact)
+    if model_card:
+        paths["model_card"] = run / "model-card.md"
+        write_text(paths["model_card"], render_model_card(material))
+    return paths
 
 
 def report_comparison(
@@ -60,7 +69,7 @@ def report_comparison(
         redact: leave out of the page what models and benchmarks wrote.
 
     Returns:
-        `html`, `md` and `json` → the files written.
+        `html`, `md`, `json` and `junit` → the files written.
     """
     name = f"{before.folder.name} → {after.folder.name}"
     material = Material(name, comparison=comparison, before=before, after=after)
@@ -86,6 +95,9 @@ def summary(material: Material) -> dict[str, Any]:
         "gate": comparison.get("gate", {}),
         "cells": list(comparison.get("cells", ())),
         "not_run": comparison.get("not_run", {}),
+        "sequential": comparison.get("sequential"),
+        "agreement": agreement.stored(material),
+        "calibration": dict(material.calibration) or None,
         "control": None if arm is None else _control(arm),
         "files": list(material.files),
     }
@@ -97,7 +109,9 @@ def _control(arm: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write(material: Material, folder: Path, *, redact: bool) -> dict[str, Path]:
     paths = {kind: folder / f"report.{kind}" for kind in ("html", "md", "json")}
+    paths["junit"] = folder / "report.junit.xml"
     write_text(paths["html"], render_page(material, redact=redact))
     write_text(paths["md"], render_markdown(material))
     write_json(paths["json"], summary(material))
+    write_text(paths["junit"], render_junit(material))
     return paths
