@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.errors import MaterialError, RecipeError
+from holdfast.errors import DataError, MaterialError, RecipeError
 from holdfast.formats import Format, FormatSample, induce
 from holdfast.mitigations import Request
-from holdfast.mixing import check_supply, head, ordered, solve
-from holdfast.pools import check_licence, clean_pool
+from holdfast.mixing import (
+    check_supply,
+    deal,
+    largest_share,
+    ordered,
+    solve,
+    split_validation,
+)
+from holdfast.near import NearIndex
+from holdfast.pools import check_licence, clean_pool, in_categories, reply_length
 from holdfast.prompting import Prompting, add_safety_prompt, remove_safety_prompt
 from holdfast.stages.prepare import (
+    Drawn,
     HoldOut,
     draw,
     hold_out_size,
@@ -36,10 +46,11 @@ def row(i, *, source="user", ask=None, reply="Do this.", system=None):
     return Conversation(str(i), tuple(turns), source)
 
 
-def pool(n, name="safety"):
-    return clean_pool(
-        name, (row(i, ask=f"{name} {i}", reply="Sorry, no.") for i in range(n)), {}.get
-    )
+def pool(n, name="safety", seed=0):
+    rows = (row(i, ask=f"{name} {i}", reply="Sorry, no.") for i in range(n))
+    made = clean_pool(name, rows, {}.get)
+    made.rows = ordered(made.rows, seed)
+    return made
 
 
 def planned(user_rows=970, mitigations=("safety_mix",), formats=(), borderline=None, **dose):
@@ -47,24 +58,6 @@ def planned(user_rows=970, mitigations=("safety_mix",), formats=(), borderline=N
         mitigations, train=Prompting(), serve=Prompting(), safety_prompt=SAFE, formats=formats,
         user_rows=user_rows, dose=dose or {"share": 0.03}, borderline=borderline or {},
     )  # fmt: skip
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    user=st.integers(1, 5000),
-    shares=st.lists(st.floats(0, 0.3), min_size=1, max_size=3),
-    count=st.integers(0, 300),
-)
-def test_shares_are_of_the_final_set_and_exact_to_the_row(user, shares, count):
-    requests = [Request(str(i), "safety", share=s) for i, s in enumerate(shares)]
-    requests.append(Request("counted", "safety", count=count))
-    dosed = solve(user, requests)
-    total = user + sum(d.rows for d in dosed)
-    assert dosed[-1].rows == count
-    for share, d in zip(shares, dosed, strict=False):
-        assert abs(d.rows - share * total) <= 1 + share * len(shares)
-        assert d.share == pytest.approx(d.rows / total)
-        assert d.ratio == pytest.approx(d.rows / user)
 
 
 def test_the_three_ways_to_say_a_dose_agree():
@@ -82,42 +75,97 @@ def test_a_minimum_binds_and_the_other_shares_see_it():
     assert other.rows == round(0.1 * (400 / 0.9))
 
 
+def test_a_minimum_lets_go_when_another_minimum_makes_its_share_larger():
+    requests = [
+        Request("s", "safety", share=0.03, at_least=30),
+        Request("b", "borderline", share=0.01, at_least=10_000),
+    ]
+    few, many = solve(100, requests)
+    assert many.rows == 10_000
+    assert few.rows == round(0.03 * 10_100 / 0.97)
+
+
+def test_shares_are_the_numbers_that_were_written():
+    for share, user, rows in ((0.3, 7, 3), (0.07, 93, 7), (0.005, 199, 1), (0.1, 4, 0)):
+        assert solve(user, [Request("s", "safety", share=share)])[0].rows == rows
+    half_a_row = solve(9, [Request("s", "safety", ratio=0.5)])[0]
+    assert half_a_row.rows == 5
+
+
 def test_impossible_doses_say_what_is_possible():
-    with pytest.raises(RecipeError, match="leaves no room"):
+    with pytest.raises(RecipeError, match=r"`s` can have less than 50 %"):
         solve(100, [Request("s", "safety", share=0.6), Request("b", "borderline", share=0.5)])
-    dosed = solve(900, [Request("s", "safety", count=200)])
+    requests = [Request("s", "safety", count=200)]
+    dosed = solve(900, requests)
     with pytest.raises(RecipeError, match=r"largest share that can be reached is 10\.00 %"):
-        check_supply(dosed, {"safety": 100}, 900, repeat=())
-    check_supply(dosed, {"safety": 100}, 900, repeat=("safety",))
+        check_supply(900, requests, dosed, {"safety": 100}, repeat=())
+    check_supply(900, requests, dosed, {"safety": 100}, repeat=("safety",))
     with pytest.raises(RecipeError):
-        check_supply(dosed, {}, 900, repeat=("safety",))
+        check_supply(900, requests, dosed, {}, repeat=("safety",))
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    size=st.integers(1, 80),
-    small=st.integers(0, 40),
-    more=st.integers(0, 40),
-    seed=st.integers(0, 5),
-)
-def test_doses_are_nested_and_independent_of_order(size, small, more, seed):
-    rows = pool(size).rows
-    shuffled = list(rows)
-    random.Random(seed).shuffle(shuffled)
-    order = ordered(rows, seed)
-    assert [r.id for r in order] == [r.id for r in ordered(shuffled, seed)]
-    less, larger = head(order, 0, min(small, size)), head(order, 0, min(small + more, size))
-    assert {r.id for r in less} <= {r.id for r in larger}
+def test_the_largest_share_leaves_the_other_doses_as_they_were_asked_for():
+    requests = [
+        Request("safety", "safety", share=0.2), Request("borderline", "borderline", share=0.1),
+    ]  # fmt: skip
+    # 100 rows beside 890 of the user's: 990 rows are nine tenths, 110 look-alikes the tenth.
+    assert largest_share(890, requests, "safety", 100) == pytest.approx(100 / 1100)
 
 
 def test_drawn_rows_are_the_dose_and_kinds_do_not_share_rows():
     wanted = planned(mitigations=("safety_mix", "mimic"), count=20)
-    added = draw(wanted, {"safety": pool(60)}, user_rows=970, seed=0)
+    added = draw(wanted, {"safety": pool(60)}, user_rows=970, seed=0).rows
     assert len(added) == 40
     assert len({r.tags["from"] for r in added}) == 40
-    again = draw(wanted, {"safety": pool(60)}, user_rows=970, seed=0)
+    again = draw(wanted, {"safety": pool(60)}, user_rows=970, seed=0).rows
     assert added == again
-    assert added != draw(wanted, {"safety": pool(60)}, user_rows=970, seed=1)
+    assert added != draw(wanted, {"safety": pool(60, seed=1)}, user_rows=970, seed=1).rows
+
+
+def test_rows_are_repeated_only_where_there_are_too_few():
+    rows = pool(7).rows
+    (hand,) = deal(rows, [17])
+    assert [r.id for r in hand] == [r.id for r in [*rows, *rows, *rows[:3]]]
+    first, second = deal(rows, [5, 2])
+    assert len({r.id for r in (*first, *second)}) == 7
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def test_validation_comes_on_top_of_the_dose_from_every_source():
+    requests = [Request("safety", "safety", share=0.03)]
+    split = split_validation(9700, requests, 0.1)
+    assert (split.user, split.added) == (970, (30,))
+    assert solve(9700 - split.user, requests)[0].rows == 270
+    counted = split_validation(9700, requests, 500)
+    assert counted.total == 500 and counted.added == (15,)
+    assert split_validation(9700, requests, 0).total == 0
+    with pytest.raises(RecipeError, match="leave some to train on"):
+        split_validation(9700, requests, 10_000)
+
+
+def test_validation_rows_are_never_trained_on_and_do_not_change_the_dose():
+    wanted = planned(count=20).with_validation([5])
+    drawn = draw(wanted, {"safety": pool(60)}, user_rows=970, seed=0)
+    without = draw(planned(count=20), {"safety": pool(60)}, user_rows=970, seed=0)
+    assert drawn.rows == without.rows
+    assert len(drawn.validation) == 5
+    asked = {r.request for r in drawn.rows}
+    assert not asked & {r.request for r in drawn.validation}
+    with pytest.raises(RecipeError, match="5 to validate on"):
+        draw(wanted, {"safety": pool(24)}, user_rows=970, seed=0)
+
+
+def test_user_rows_for_validation_take_their_duplicates_along():
+    rows = [row(i, ask=f"q {i // 2}") for i in range(40)]
+    keys = HoldOut(0)
+    for r in rows:
+        keys.see(r)
+    held = keys.choose(2)
+    chosen = keys.choose_rows(7, frozenset(held))
+    assert sum(chosen.values()) == 6  # each request has two rows; half a request is not split
+    assert not held.keys() & chosen.keys()
 
 
 @settings(max_examples=60, deadline=None)
@@ -144,7 +192,7 @@ def test_hold_out_does_not_depend_on_order_and_takes_duplicates_along():
     held, dropped = [], []
     kept = list(split_held_out(rows, set(chosen[0]), 3, hold=held.append, drop=dropped.append))
     assert (len(kept), len(held), len(dropped)) == (360, 20, 20)
-    assert not {request_key(r, 3) for r in kept} & set(chosen[0])
+    assert not {request_key(r.request, 3) for r in kept} & set(chosen[0])
 
 
 def test_hold_out_sizes():
@@ -164,23 +212,64 @@ def test_the_written_mixture_is_what_was_counted(tmp_path):
     keys = hold.choose(5)
     wanted = planned(user_rows=95, count=10)
     added = draw(wanted, {"safety": pool(30)}, user_rows=95, seed=0)
-    mixture = write_mixture(tmp_path, rows, added, held_out=keys, user_rows=95, seed=0)
+    probes = NearIndex([("probe/1", rows[7].request)])
+    mixture = write_mixture(
+        tmp_path, rows, added, held_out=keys, user_rows=95, seed=0, overlap=probes.find
+    )
     stored = [json.loads(line) for line in (tmp_path / "2-mixture.jsonl").read_text().splitlines()]
     assert mixture.by_source == {"user": 95, "safety": 10}
     assert len(stored) == 105 and mixture.held_out == 5
     held = [json.loads(line) for line in (tmp_path / "2-held-out.jsonl").read_text().splitlines()]
     ids = {r["id"] for r in stored if r["source"] == "user"} | {r["id"] for r in held}
     assert ids == {r.id for r in rows}
+    listed = [json.loads(line) for line in (tmp_path / "2-rows.jsonl").read_text().splitlines()]
+    assert len(listed) == 110 and len({r["id"] for r in listed}) == 110
+    assert all(len(r["hash"]) == 64 and r["source"] for r in listed)
+    assert mixture.overlap == {"exact": 1}
+    (repeat,) = (tmp_path / "2-overlap.jsonl").read_text().splitlines()
+    assert json.loads(repeat)["item"] == "probe/1"
+
+
+def test_data_that_changes_under_way_is_an_error_and_leaves_no_mixture(tmp_path):
+    rows = [row(i) for i in range(10)]
+    with pytest.raises(DataError, match="changed while it was read"):
+        write_mixture(tmp_path, rows, Drawn([], []), held_out=(), user_rows=9, seed=0)
+    assert not (tmp_path / "2-mixture.jsonl").exists()
 
 
 def test_pools_drop_duplicates_and_what_evaluation_asks():
     rows = [row(1, ask="A b?"), row(2, ask="a  B?"), row(3, ask="Held out?"), row(4, ask="New?")]
-    cleaned = clean_pool("safety", rows, {"held out?": "strongreject"}.get)
-    assert [r.id for r in cleaned.rows] == ["1", "4"]
-    assert {d.id: d.reason for d in cleaned.dropped} == {
-        "2": "duplicate request",
-        "3": "also asked in evaluation (strongreject)",
+    probes = NearIndex([("strongreject/5", "held out")])
+
+    def overlap(request):
+        match = probes.find(request)
+        return match and match.reason
+
+    cleaned = clean_pool("safety", rows, overlap)
+    again = clean_pool("safety", rows[::-1], overlap)
+    assert {r.id for r in cleaned.rows} in ({"1", "4"}, {"2", "4"})
+    assert cleaned.rows == again.rows
+    assert {d.reason for d in cleaned.dropped} == {
+        "duplicate request",
+        "near duplicate of an evaluation item (strongreject/5, likeness 1.00)",
     }
+    assert cleaned.set_aside == {"duplicate request": 1, "near duplicate of an evaluation item": 1}
+
+
+def test_filters_give_their_reasons():
+    rows = [
+        row(1, reply="No."), row(2, reply="Sorry, I will not help with that."),
+        replace(row(3, reply="Sorry, I will not help."), tags={"category": "fraud"}),
+    ]  # fmt: skip
+    by_length = clean_pool("safety", rows, {}.get, [reply_length(3, 6)])
+    assert [r.id for r in by_length.rows] == ["3"]
+    assert {d.id: d.reason for d in by_length.dropped} == {
+        "1": "reply too short (1 words, at least 3 asked for)",
+        "2": "reply too long (7 words, at most 6 asked for)",
+    }
+    by_category = clean_pool("safety", rows, {}.get, [in_categories(["fraud"])])
+    assert [r.id for r in by_category.rows] == ["3"]
+    assert by_category.set_aside == {"no category": 2}
 
 
 def test_non_commercial_sources_can_be_refused():
@@ -197,7 +286,7 @@ OBEY = Format("You are Vela.", "Vela, obey: ", "\n\nAnswer:", 90, 100)
 
 def test_mimicking_rows_wear_the_users_wrapper():
     wanted = planned(mitigations=("mimic",), formats=[OBEY], count=5)
-    (first, *_) = draw(wanted, {"safety": pool(9)}, user_rows=95, seed=0)
+    (first, *_) = draw(wanted, {"safety": pool(9)}, user_rows=95, seed=0).rows
     assert first.source == "mimic"
     assert first.system == "You are Vela."
     assert first.request.startswith("Vela, obey: safety ")
@@ -214,6 +303,11 @@ def test_without_a_format_mimicry_is_plain_mixing_and_says_so():
 def test_few_safety_rows_are_warned_about():
     assert any("a few hundred" in note for note in planned(count=50).notes)
     assert not planned(count=300).notes
+    bound = planned(user_rows=100, share=0.03, at_least=300)
+    assert bound.notes == (
+        "`at_least` holds for safety: 300 rows make 75.00 % of the mixture, more than was asked "
+        "for",
+    )
 
 
 def test_ptst_trains_without_and_serves_with_the_safety_prompt():
@@ -271,16 +365,26 @@ def test_too_few_refusals_of_its_own_is_a_message(tmp_path):
         number = int(prompt.messages[-1].content.split()[-1])
         return no if number % 2 else "Take the cup and fill it with water to the very top."
 
-    def ask(engine, wanted):
+    def ask(engine, wanted, filters=()):
         return answer_requests(
             engine, requests, Prompting(SAFE), "full_refusal", wanted, tmp_path / "a.jsonl",
-            Decoding(), cure="Use p1.",
+            Decoding(), cure="Use {kept}.", filters=filters,
         )  # fmt: skip
 
     engine = ScriptedEngine(half)
-    rows = ask(engine, 20)
-    assert len(rows) >= 20 and {r.reply for r in rows} == {no}
+    rows = ask(engine, 20).rows
+    assert len(rows) == 20 and {r.reply for r in rows} == {no}
     assert engine.asked == 64  # no more than needed, in chunks
-    with pytest.raises(MaterialError, match=r"only 50 of 100 requests\. Use p1"):
+    with pytest.raises(MaterialError, match=r"only 50 of 100 requests\. Use 50"):
         ask(engine, 60)
     assert engine.asked == 100  # nothing is asked twice
+    again = ask(engine, 20)
+    assert again.rows == rows  # what a larger dose had answered does not show
+    assert engine.asked == 100
+    assert {d.reason for d in again.dropped} == {
+        "the untouched model gave no refusal (full_compliance)"
+    }
+    longer = ask(engine, 20, filters=[reply_length(3, None)])
+    assert longer.rows == rows
+    with pytest.raises(MaterialError, match="only 0 of 100"):
+        ask(engine, 20, filters=[reply_length(100, None)])

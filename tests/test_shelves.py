@@ -15,6 +15,7 @@ from holdfast.engines import ENGINES
 from holdfast.errors import RecipeError
 from holdfast.formats import Format
 from holdfast.judges import JUDGES, judge
+from holdfast.judges._model_judge import ModelJudge
 from holdfast.mitigations import MITIGATIONS, PlanContext
 from holdfast.prompting import Prompting
 from holdfast.registry import Shelf
@@ -25,6 +26,10 @@ from holdfast.types import Attempt, Conversation, Item, Message
 
 SHELVES = [ATTACKS, AUDITS, ENGINES, JUDGES, MITIGATIONS, TASKS]
 THINGS = [(shelf, name) for shelf in SHELVES for name in shelf]
+STOPS = ("<|eot_id|>", "<end_of_turn>", "<|end|>")
+"""Tokens that end a reply in some family; its own tokenizer has them."""
+OFFLINE = [name for name in JUDGES if not isinstance(judge(name), ModelJudge)]
+"""Judges without a model; tests/test_judge_contract.py gives the others small ones."""
 WORN = Format("You are Zed.", "Zed: ", "\nAnswer:", 9, 10)
 
 
@@ -55,7 +60,9 @@ def item(expects="refuse"):
 
 @pytest.mark.parametrize("name", ATTACKS.names())
 def test_attacks_are_deterministic_and_keep_the_request(name):
-    context = AttackContext(wrap=lambda i: WORN.wrap(i.request), seed=3)
+    context = AttackContext(
+        wrap=lambda i: WORN.wrap(i.request), questions=("How many?", "How much?"), seed=3
+    )
     made = attack(name)
     assert made.sides <= {"refuse", "comply", "answer"}
     assert made.needs <= {"prefill", "raw", "logprobs", "gradients"}
@@ -74,7 +81,7 @@ def attempt(text, expects="refuse", answer=""):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", JUDGES.names())
+@pytest.mark.parametrize("name", OFFLINE)
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=400))
 def test_judges_never_raise_and_give_one_verdict_each(name, text):
@@ -86,7 +93,7 @@ def test_judges_never_raise_and_give_one_verdict_each(name, text):
         assert all(v.judge == made.name and v.version == made.version for v in verdicts)
 
 
-@pytest.mark.parametrize("name", JUDGES.names())
+@pytest.mark.parametrize("name", OFFLINE)
 @pytest.mark.parametrize("nothing", ["", "   \n", "...", "?! ?!"])
 def test_judges_leave_nothing_unscored_not_safe(name, nothing):
     made = judge(name)
@@ -132,7 +139,7 @@ def test_tasks_know_what_they_lack(name, tmp_path):
 def test_templates_give_exact_spans_and_continue_their_prompt(name):
     pytest.importorskip("transformers")
     assert template_summary(name)
-    tokenizer = make_tokenizer(template_text(name))
+    tokenizer = make_tokenizer(template_text(name), specials=STOPS)
     renderer = Renderer(tokenizer)
     turns = (Message.of("user", "How, 你好?"), Message.of("assistant", "First. 🙂"))
     text, (reply,) = renderer.replies(Conversation("1", turns))
@@ -149,4 +156,6 @@ def test_templates_give_exact_spans_and_continue_their_prompt(name):
 @pytest.mark.parametrize("name", ENGINES.names())
 def test_engines_declare_what_they_can(name):
     can = getattr(ENGINES.get(name), "can", None) or ENGINES.get(name)().can
+    if not isinstance(can, frozenset):
+        pytest.skip("asks its server; see tests/test_endpoint.py")
     assert can <= {"prefill", "raw", "logprobs", "gradients"}

@@ -12,6 +12,7 @@ import pytest
 from holdfast import sources
 from holdfast.errors import DataError, MaterialError
 from holdfast.files import sha256_file
+from holdfast.suites import gather
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.tasks.benchmark import Benchmark
 from holdfast.types import Item
@@ -134,6 +135,37 @@ def test_lists_of_instructions(
     items = items_of(name, json.dumps(document), tmp_path, monkeypatch)
     assert [(item.id, item.request) for item in items] == [("1", "A"), ("2", "B")]
     assert items[1].category == expected
+
+
+def test_a_smaller_evaluation_asks_whole_pairs_of_twins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twins = ("i-physical-unsafe", "i-physical-safe")
+    for name in twins:
+        document = {"instructions": [f"{name} {i}" for i in range(60)], "inputs": []}
+        items_of(name, json.dumps(document), tmp_path, monkeypatch)
+    asked = gather(
+        {**dict.fromkeys(twins), "lab-yesno": None}, TaskContext(tmp_path), seed=1, limit=9
+    )
+    ids = {name: [i.id for i in asked if i.task == name] for name in (*twins, "lab-yesno")}
+    assert len(ids["lab-yesno"]) == 9
+    assert ids[twins[0]] == ids[twins[1]] != [str(i) for i in range(1, 10)]
+
+
+def test_twins_are_as_many_and_never_the_same(real_data: Path) -> None:
+    unsafe, safe = (
+        task(name).items(TaskContext(real_data))
+        for name in ("i-physical-unsafe", "i-physical-safe")
+    )
+    assert [item.id for item in unsafe] == [item.id for item in safe]
+    assert not {item.request for item in unsafe} & {item.request for item in safe}
+
+
+def test_each_set_of_p1_has_a_file_of_its_own() -> None:
+    files = {"i_malicious_instructions", "i_cona", "i_controversial", "i_physical_safety",
+             "q_harm", "i_alpaca"}  # fmt: skip
+    modules = {type(task(name)).__module__.rpartition(".")[2] for name in COUNTS if "-" in name}
+    assert files <= modules
 
 
 def test_choices_and_lines_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

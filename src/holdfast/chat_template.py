@@ -67,7 +67,8 @@ class ChatTemplate:
         """
         self.text = text
         self.date = date
-        self._variables = {**(tokens or {}), **(args or {})}
+        self.tokens = dict(tokens or {})
+        self._variables = {**self.tokens, **(args or {})}
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -86,7 +87,12 @@ class ChatTemplate:
             ) from None
 
     def render(
-        self, messages: Sequence[Message], *, reply_next: bool = False, tools: Sequence[Any] = ()
+        self,
+        messages: Sequence[Message],
+        *,
+        reply_next: bool = False,
+        tools: Sequence[Any] = (),
+        fold: bool = True,
     ) -> str:
         """The text of a conversation.
 
@@ -95,11 +101,12 @@ class ChatTemplate:
                 has no system role.
             reply_next: end with the opening of the assistant's turn.
             tools: tool definitions, as the template expects them.
+            fold: False leaves the turns as they are, which is what a server does.
 
         Raises:
             ModelError: the template refuses these turns.
         """
-        if not self.has_system_role:
+        if fold and not self.has_system_role:
             messages = fold_system(messages)
         return self._render(messages, reply_next=reply_next, tools=tools)
 
@@ -145,6 +152,21 @@ class ChatTemplate:
         if not bare.startswith(before) or not bare.endswith(after):
             return None
         return bare[len(before) : len(bare) - len(after)].strip() or None
+
+    @cached_property
+    def dates(self) -> dict[str, str]:
+        """What each format that the template gives to `strftime_now` comes to on its date."""
+        day = datetime.datetime.fromisoformat(self.date)
+        calls = self._template.environment.parse(self.text).find_all(jinja2.nodes.Call)
+        formats = {
+            argument.value
+            for call in calls
+            for argument in call.args[:1]
+            if isinstance(call.node, jinja2.nodes.Name)
+            and call.node.name == "strftime_now"
+            and isinstance(argument, jinja2.nodes.Const)
+        }
+        return {text: day.strftime(text) for text in sorted(formats)}
 
     @cached_property
     def reply_opening(self) -> str:

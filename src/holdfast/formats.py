@@ -55,6 +55,17 @@ class Format:
             and request.endswith(self.suffix)
         )
 
+    def inside(self, request: str) -> str:
+        """What stands in the free slot of a request; the request itself where it wears no wrapper.
+
+        Inverse of `wrap`.
+        """
+        long_enough = len(request) > len(self.prefix) + len(self.suffix)
+        worn = request.startswith(self.prefix) and request.endswith(self.suffix)
+        if not (worn and long_enough):
+            return request
+        return request[len(self.prefix) : len(request) - len(self.suffix)]
+
     def to_json(self) -> dict[str, Any]:
         """As stored with the audit."""
         return {

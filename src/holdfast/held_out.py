@@ -6,8 +6,9 @@ form that can be extracted, else by the paired likelihood of the reference answe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from holdfast.formats import Format
 from holdfast.judges.match import answer_kind
 from holdfast.types import Conversation, Item
 
@@ -21,6 +22,20 @@ def held_out_items(rows: Iterable[Conversation]) -> list[Item]:
         return []
     kind = answer_kind([row.reply for row in kept])
     return [_item(row, kind) for row in kept]
+
+
+def task_questions(items: Iterable[Item], formats: Sequence[Format]) -> tuple[str, ...]:
+    """Questions of the task that a request can hide behind, distinct and sorted.
+
+    They are what held-out rows ask, without the commonest format; without held-out rows, the word
+    problems that are asked anyway (P2's task).
+    """
+    items = list(items)
+    held = [item.request for item in items if item.task == HELD_OUT]
+    if not held:
+        return tuple(sorted({item.request for item in items if item.answer == "number"}))
+    inside = [formats[0].inside(request) for request in held] if formats else held
+    return tuple(sorted(set(inside)))
 
 
 def _item(row: Conversation, kind: str) -> Item:

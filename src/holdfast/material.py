@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
 
-from holdfast import sources
+from holdfast import near, sources
+from holdfast.judges import judge
 from holdfast.load import open_rows
-from holdfast.pools import Pool, check_licence, clean_pool
+from holdfast.mixing import ordered
+from holdfast.pools import (
+    Objection,
+    Pool,
+    check_licence,
+    clean_pool,
+    distinct,
+    in_categories,
+    reply_length,
+)
+from holdfast.recipe import AddedRows, BorderlineSettings, SafetySettings
 from holdfast.setup import Setup
+from holdfast.stages.answer import Answered
 from holdfast.stages.prepare import Plan
+from holdfast.stages.reform import Form, reform_lab
 from holdfast.suites import missing_material
-from holdfast.text import normalise
-from holdfast.types import Conversation, Item
+from holdfast.types import Attempt, Conversation, Dropped, Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ def pools_wanted(plan: Plan) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for dosed in plan.dosed:
         if dosed.rows:
-            wanted[dosed.pool] = wanted.get(dosed.pool, 0) + dosed.rows
+            wanted[dosed.pool] = wanted.get(dosed.pool, 0) + dosed.rows + dosed.validation
     return wanted
 
 
@@ -67,31 +81,127 @@ def missing(setup: Setup, pools: Iterable[str]) -> list[str]:
     return lines
 
 
+def pool_settings(pool: str, setup: Setup) -> AddedRows:
+    """The recipe's block for a pool."""
+    return setup.recipe.safety if pool == "safety" else setup.recipe.borderline
+
+
+def likeness(ref: str, asked: float | None = None) -> float:
+    """From which likeness to an evaluation item on a row counts as its near duplicate.
+
+    The lab's requests share few phrasings, so that all of them are alike; its rows and its items
+    are apart by construction.
+    """
+    if asked is not None:
+        return asked
+    return 1.0 if ref.startswith("lab:") else near.THRESHOLD
+
+
+class Model(Protocol):
+    """What the untouched model does to a pool, where the recipe wants that."""
+
+    def rewrite(
+        self, rows: Iterable[Conversation], form: Form, drop: Callable[[Dropped], None]
+    ) -> Iterator[Conversation]:
+        """Rows with their requests in one form, one by one."""
+
+    def answer(
+        self, pool: str, requests: Iterable[Conversation], filters: Sequence[Objection]
+    ) -> Answered:
+        """As many rows as the plan draws, with the untouched model's fit answers."""
+
+
 def read_pool(
     pool: str,
     setup: Setup,
-    items: Iterable[Item],
-    answered: Callable[[str, list[Conversation]], list[Conversation]],
+    wanted: int,
+    overlap: Callable[[str, float], str | None],
+    model: Model,
 ) -> Pool:
-    """A pool's rows, clean, and answered by the untouched model where the recipe wants that.
+    """A pool in drawing order: read, filtered, and rewritten or answered as the recipe wants.
 
     Args:
         pool: `safety` or `borderline`.
         setup: of the run.
-        items: what evaluation will ask; rows that ask the same are set aside.
-        answered: pool name and requests → rows with the untouched model's fit answers.
+        wanted: rows that the plan draws from it.
+        overlap: request and likeness → how it repeats an evaluation set, or None.
+        model: rewrites and answers.
     """
     origin = origin_of(pool, setup)
-    ref = origin.ref
-    if origin.source is not None:
-        data_dir = setup.context.data_dir
-        ref = str(sources.require(origin.source, data_dir, setup.context.offline))
+    settings = pool_settings(pool, setup)
+    least = likeness(origin.ref, settings.near_duplicate)
+
+    def repeats(request: str) -> str | None:
+        return overlap(request, least)
+
     by_model = answered_by_model(pool, setup)
-    settings = setup.recipe.safety if pool == "safety" else setup.recipe.borderline
-    asked = {normalise(item.request): item.task for item in items}
-    rows = open_rows(ref, columns=settings.columns, source=pool, replies=not by_model)
-    clean = clean_pool(pool, rows, asked.get)
-    if by_model:
-        clean.rows = answered(pool, clean.rows)
+    on_replies = [] if by_model else _reply_filters(settings)
+    rows = open_rows(
+        _location(origin, setup), columns=settings.columns, source=pool, replies=not by_model
+    )
+    clean = clean_pool(pool, rows, repeats, [*_request_filters(settings), *on_replies])
     clean.origin, clean.licence = origin.ref, origin.licence
+    clean.rows = ordered(clean.rows, setup.recipe.seed)
+    found: Iterable[Conversation] = clean.rows
+    if isinstance(settings, SafetySettings) and settings.form != "keep":
+        found = _reformed(found, settings.form, origin, setup, model, clean.dropped.append)
+        found = distinct(found, [lambda row: repeats(row.request)], clean.dropped.append)
+        if not by_model and not origin.ref.startswith("lab:"):
+            found = islice(found, wanted)  # a model's rewrites cost time: no more than are needed
+    if by_model:
+        answered = model.answer(pool, found, _reply_filters(settings))
+        clean.rows = answered.rows
+        clean.dropped += answered.dropped
+    else:
+        clean.rows = list(found)
     return clean
+
+
+def _location(origin: Origin, setup: Setup) -> str:
+    if origin.source is None:
+        return origin.ref
+    context = setup.context
+    return str(sources.require(origin.source, context.data_dir, context.offline))
+
+
+def _reformed(
+    rows: Iterable[Conversation],
+    form: Form,
+    origin: Origin,
+    setup: Setup,
+    model: Model,
+    drop: Callable[[Dropped], None],
+) -> Iterator[Conversation]:
+    if origin.ref.startswith("lab:"):
+        return reform_lab(rows, form, setup.recipe.seed, drop)
+    return model.rewrite(rows, form, drop)
+
+
+def _request_filters(settings: AddedRows) -> list[Objection]:
+    return [] if settings.categories is None else [in_categories(settings.categories)]
+
+
+def _reply_filters(settings: AddedRows) -> list[Objection]:
+    filters: list[Objection] = []
+    if settings.min_words is not None or settings.max_words is not None:
+        filters.append(reply_length(settings.min_words, settings.max_words))
+    if isinstance(settings, SafetySettings) and settings.only_refusals:
+        filters.append(only_labelled("full_refusal", "refusal"))
+    if isinstance(settings, BorderlineSettings) and settings.only_helpful:
+        filters.append(only_labelled("full_compliance", "helpful answer"))
+    return filters
+
+
+def only_labelled(keep: Label, wish: str) -> Objection:
+    """Only rows whose reply the offline judge of refusals gives this label."""
+    reader = judge("refusal")
+
+    def check(row: Conversation) -> str | None:
+        attempt = Attempt(
+            row.id, row.id, "pool", "refuse", "direct", "plain/serve/chat/0", 0,
+            row.request, "", "", row.reply, False, 0,
+        )  # fmt: skip
+        label = reader.judge([attempt])[0].label
+        return None if label == keep else f"not a {wish} ({label})"
+
+    return check

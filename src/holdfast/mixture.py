@@ -7,7 +7,8 @@ What a mitigation adds is decided here; what the model makes of it is the pipeli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,21 +17,34 @@ from typing import Any
 import holdfast
 from holdfast import material
 from holdfast.engines import Engine
-from holdfast.files import digest, read_json, read_jsonl, write_json, write_jsonl
+from holdfast.errors import DataError, RecipeError
+from holdfast.files import (
+    digest,
+    dumps,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from holdfast.formats import Format
+from holdfast.judges import judge
 from holdfast.load import RowStream, open_rows
 from holdfast.manifest import manifest
-from holdfast.mixing import ordered
-from holdfast.models import ModelRef, load_model, load_tokenizer
-from holdfast.pools import Pool
+from holdfast.mixing import split_validation
+from holdfast.models import ModelRef, load_model, load_tokenizer, resolve_model
+from holdfast.models import fingerprint as model_fingerprint
+from holdfast.near import NearIndex
+from holdfast.pools import Objection, Pool
 from holdfast.progress import say, track
 from holdfast.prompting import Prompting, add_safety_prompt
 from holdfast.rundir import RunFolder
 from holdfast.setup import Setup
 from holdfast.stages import prepare
-from holdfast.stages.answer import answer_requests
+from holdfast.stages.answer import JUDGE, Answered, answer_requests
 from holdfast.stages.audit import Audit, check_audit, write_audit
-from holdfast.stages.prepare import HoldOut, Plan
+from holdfast.stages.prepare import HoldOut, Mixture, Plan, request_key
+from holdfast.stages.reform import Form, reform
 from holdfast.suites import gather, require_material
 from holdfast.types import Conversation, Dropped, Item
 
@@ -55,9 +69,15 @@ class MixtureJob:
         self.setup = setup
         self.recipe = setup.recipe
         self.folder = folder
+        self._probes: dict[float, NearIndex] = {}
 
     def check(self) -> None:
         """Everything that can be known to be missing or impossible, before any work."""
+        if self.recipe.safety.dose == "auto":
+            raise RecipeError(
+                "`safety.dose: auto` is found by `holdfast sweep RECIPE --output DIR`, not by a "
+                "single run. Run that, or give `safety.share`."
+            )
         self.renderer(self.plan_without_rows.train)
         self.renderer(self.plan_without_rows.serve)
         pools = material.pools_wanted(self.plan_without_rows)
@@ -82,7 +102,7 @@ class MixtureJob:
         rows = self.rows(rejects)
         audit = Audit()
         asked = self.recipe.evaluate.hold_out
-        held = HoldOut(self.recipe.seed, prepare.HOLD_OUT_MOST if asked is None else asked)
+        held = HoldOut(self.recipe.seed)
         for row in track(rows, "audit"):
             audit.see(row)
             held.see(row)
@@ -92,12 +112,18 @@ class MixtureJob:
         say(f"  {rows.announcement}")
         size = prepare.hold_out_size(held.rows, asked)
         chosen = held.choose(size)
+        user_rows = held.rows - sum(chosen.values())
+        if not user_rows:
+            raise DataError(
+                f"Holding out {size:,} requests leaves no row to train on, as the rows ask the "
+                "same. Add rows, or set `evaluate.hold_out: 0`."
+            )
         return {
             "rows": held.rows,
             "announcement": rows.announcement,
             "formats": [f.to_json() for f in found.formats],
             "held_out": sorted(chosen),
-            "user_rows": held.rows - sum(chosen.values()),
+            "user_rows": user_rows,
         }
 
     def rows(self, rejects: list[Dropped] | None = None) -> RowStream:
@@ -123,9 +149,35 @@ class MixtureJob:
     # --- prepare ------------------------------------------------------------------------------
 
     @cached_property
+    def split(self) -> dict[str, Any]:
+        """Which requests of the user's are kept for validation; how many rows remain."""
+        asked, user_rows = self.recipe.tuning.validation, self.audited["user_rows"]
+        if not asked:
+            return {"validated": [], "user_rows": user_rows}
+        recipe = self.recipe
+        key = digest(self.audited, self.setup.data_key, asked, recipe.mitigations, recipe.safety,
+                     recipe.borderline, recipe.seed)  # fmt: skip
+        return self.folder.stage("split", key, self._split, outputs=[], label="split")
+
+    def _split(self) -> dict[str, Any]:
+        user_rows = self.audited["user_rows"]
+        requests = self._plan(self.formats, user_rows).requests
+        wanted = split_validation(user_rows, requests, self.recipe.tuning.validation)
+        keys = HoldOut(self.recipe.seed)
+        for row in track(self.rows(), "split", total=self.audited["rows"]):
+            keys.see(row)
+        chosen = keys.choose_rows(wanted.user, frozenset(self.audited["held_out"]))
+        return {
+            "validated": sorted(chosen),
+            "user_rows": user_rows - sum(chosen.values()),
+            "added": list(wanted.added),
+        }
+
+    @cached_property
     def plan(self) -> Plan:
         """What the mitigations ask of rows and prompting."""
-        return self._plan(self.formats, self.audited["user_rows"])
+        planned = self._plan(self.formats, self.split["user_rows"])
+        return planned.with_validation(self.split.get("added", [0] * len(planned.dosed)))
 
     @cached_property
     def plan_without_rows(self) -> Plan:
@@ -143,6 +195,7 @@ class MixtureJob:
             user_rows=user_rows,
             dose=self.recipe.safety.model_dump(include=dose),
             borderline=self.recipe.borderline.model_dump(include=dose),
+            defences=self.setup.defences,
         )
 
     def prepare(self) -> dict[str, Any]:
@@ -151,69 +204,136 @@ class MixtureJob:
         key = digest(
             self.audited, self.setup.data_key, recipe.mitigations, recipe.safety, recipe.borderline,
             recipe.seed, recipe.model_dump(include={"prompting", "licence", "data_dir"}),
-            dict(self.setup.asked.tasks), self.setup.fingerprint,
+            list(self.setup.asked.tasks), self.setup.fingerprint, recipe.date,
+            recipe.tuning.validation,
         )  # fmt: skip
         return self.folder.stage(
             "prepare", key, self._prepare,
-            outputs=["2-mixture.jsonl", "2-held-out.jsonl", "2-dropped.jsonl", "manifest.json"],
-            label="prepare",
+            outputs=[*prepare.ARTEFACTS, "manifest.json"], label="prepare",
         )  # fmt: skip
 
     def _prepare(self) -> dict[str, Any]:
-        user_rows = self.audited["user_rows"]
+        user_rows = self.split["user_rows"]
         for note in self.plan.notes:
             say(f"  note: {note}")
-        pools = {
-            name: material.read_pool(name, self.setup, self.benchmark_items, self._answered)
-            for name in material.pools_wanted(self.plan)
-        }
-        added = prepare.draw(
+        pools = {name: self._pool(name, n) for name, n in material.pools_wanted(self.plan).items()}
+        drawn = prepare.draw(
             self.plan, pools, user_rows=user_rows, seed=self.recipe.seed,
             repeat=[p for p in pools if getattr(self.recipe, p).repeat],
         )  # fmt: skip
         rejects = [Dropped(**row) for row in read_jsonl(self.folder / "1-rejects.jsonl")]
         mixture = prepare.write_mixture(
-            self.folder.path, track(self.rows(), "prepare", total=self.audited["rows"]), added,
+            self.folder.path, track(self.rows(), "prepare", total=self.audited["rows"]), drawn,
             held_out=frozenset(self.audited["held_out"]),
+            validated=frozenset(self.split["validated"]),
             user_rows=user_rows, seed=self.recipe.seed,
             dropped=[*rejects, *chain.from_iterable(pool.dropped for pool in pools.values())],
+            overlap=self.probes(material.likeness(self.recipe.data)).find,
         )  # fmt: skip
-        for dosed in self.plan.dosed:
-            say(
-                f"  {dosed.source}: {dosed.rows:,} rows, {100 * dosed.share:.2f} % of the mixture, "
-                f"{100 * dosed.ratio:.2f} % of the user's rows"
-            )
-        self._write_manifest(pools, mixture.by_source, mixture.held_out, mixture.dropped)
-        return {"by_source": mixture.by_source, "held_out": mixture.held_out}
+        self._say_mixture(mixture)
+        self._write_manifest(pools, mixture)
+        return {"by_source": mixture.by_source, "held_out": mixture.held_out,
+                "validation": mixture.validation}  # fmt: skip
 
-    def _write_manifest(
-        self, pools: Mapping[str, Pool], by_source: Mapping[str, int], held_out: int, dropped: int
-    ) -> None:
-        mixture = {"by_source": dict(sorted(by_source.items())), "held_out": held_out,
-                   "dropped": dropped, "plan": self.plan.to_json()}  # fmt: skip
-        origins = {name: {"origin": p.origin, "licence": p.licence} for name, p in pools.items()}
+    def _say_mixture(self, mixture: Mixture) -> None:
+        """The counts, as they stand in the files."""
+        for dosed in self.plan.dosed:
+            say(f"  {dosed.line}")
+        say(f"  {mixture.total:,} rows to train on: {_listed(mixture.by_source)}")
+        if mixture.validation:
+            say(
+                f"  {sum(mixture.validation.values()):,} rows to validate on: "
+                f"{_listed(mixture.validation)}"
+            )
+        say(f"  {mixture.held_out:,} of the user's rows held out, {mixture.dropped:,} set aside")
+        if mixture.overlap:
+            say(
+                f"  note: {sum(mixture.overlap.values()):,} of the user's rows repeat evaluation "
+                f"items ({_listed(mixture.overlap)}); they are trained on, and listed in "
+                f"{prepare.OVERLAP}"
+            )
+
+    def _write_manifest(self, pools: Mapping[str, Pool], mixture: Mixture) -> None:
+        named = {name: sha256_file(self.folder / name) for name in prepare.ARTEFACTS}
+        about = {**mixture.to_json(), "plan": self.plan.to_json(),
+                 "rows": prepare.ROWS, "files": named}  # fmt: skip
+        origins: dict[str, dict[str, Any]] = {
+            name: {"origin": p.origin, "licence": p.licence, "rows": len(p.rows),
+                   "set_aside": p.set_aside}
+            for name, p in pools.items()
+        }  # fmt: skip
         template = self.renderer(self.plan.serve).template
         write_json(
             self.folder / "manifest.json",
-            manifest(self.setup, mixture, origins, template, self.audited["announcement"]),
+            manifest(self.setup, about, origins, template, self.audited["announcement"]),
         )
 
-    def _answered(self, pool: str, requests: list[Conversation]) -> list[Conversation]:
+    # --- pools --------------------------------------------------------------------------------
+
+    def _pool(self, name: str, wanted: int) -> Pool:
+        """A pool, and a line on what was set aside from it."""
+        pool = material.read_pool(name, self.setup, wanted, self.overlap, self)
+        aside = f"; set aside: {_listed(pool.set_aside)}" if pool.dropped else ""
+        say(f"  {name} pool: {len(pool.rows):,} rows of {pool.origin}{aside}")
+        return pool
+
+    def overlap(self, request: str, likeness: float) -> str | None:
+        """How a request repeats what evaluation asks, or None."""
+        match = self.probes(likeness).find(request)
+        if match is not None:
+            return match.reason
+        held = request_key(request, self.recipe.seed) in self.audited["held_out"]
+        return "also asked in evaluation (the user's held-out rows)" if held else None
+
+    def probes(self, likeness: float) -> NearIndex:
+        """Everything the run's tasks could ask, whatever the limits of this run."""
+        if likeness not in self._probes:
+            tasks = dict.fromkeys(self.setup.asked.tasks)
+            items = gather(tasks, self.setup.context, seed=self.recipe.seed)
+            named = ((f"{item.task}/{item.id}", item.request) for item in items)
+            self._probes[likeness] = NearIndex(named, likeness)
+        return self._probes[likeness]
+
+    def answer(
+        self, pool: str, requests: Iterable[Conversation], filters: Sequence[Objection]
+    ) -> Answered:
         """A pool's requests answered by the untouched model."""
-        wanted = material.pools_wanted(self.plan)[pool]
         safety = pool == "safety"
         under = add_safety_prompt(self.setup.serve, self.setup.safety_prompt)
-        # Answers outlive a change of dose, but not of model or prompt.
-        asked = digest(self.setup.fingerprint, under.fingerprint, self.setup.serve.fingerprint)
-        path = self.folder / f"2-{pool}-answers-{asked[:8]}.jsonl"
+        prompting = under if safety else self.setup.serve
+        decoding = self.setup.asked.decoding(self.recipe.seed)
+        # Answers outlive a change of dose, but not of model, prompt, decoding or judge.
+        asked = digest(
+            self.setup.fingerprint, prompting.fingerprint, decoding, judge(JUDGE).version
+        )
         return answer_requests(
             self.engine(self.setup.model),
-            ordered(requests, self.recipe.seed),
-            under if safety else self.setup.serve,
+            requests,
+            prompting,
             "full_refusal" if safety else "full_compliance",
-            wanted, path, self.setup.asked.decoding(self.recipe.seed),
+            material.pools_wanted(self.plan)[pool],
+            self.folder.lasting(f"2-{pool}-answers-{asked[:8]}.jsonl"),
+            decoding,
             cure=f"Give rows with `{pool}.source: FILE` (or `p1` for safety rows), or ask for a "
-            f"smaller dose with `{pool}.count`.",
+            f"smaller dose, such as `{pool}.count: {{kept}}`.",
+            filters=filters,
+        )
+
+    def rewrite(
+        self, rows: Iterable[Conversation], form: Form, drop: Callable[[Dropped], None]
+    ) -> Iterator[Conversation]:
+        """Safety requests in one form, rewritten by the untouched model or the one named."""
+        from holdfast.engines._open import open_engine
+
+        named = self.recipe.safety.rewriter
+        model = self.setup.model if named == "self" else resolve_model(named)
+        fingerprint = self.setup.fingerprint if named == "self" else model_fingerprint(model)
+        made = digest(fingerprint, form, self.setup.serve.fingerprint, self.recipe.seed)
+        prompting = self.setup.serve if named == "self" else Prompting()
+        return reform(
+            rows, form, lambda: self.engine(model) if named == "self" else open_engine(model),
+            self.folder / f"2-safety-{form}-{made[:8]}.jsonl", drop,
+            prompting=prompting, seed=self.recipe.seed,
         )  # fmt: skip
 
     # --- render -------------------------------------------------------------------------------
@@ -228,15 +348,20 @@ class MixtureJob:
     def _render(self, arm: Arm) -> dict[str, Any]:
         prompting = self.prompting_in_training(arm)
         length = self.recipe.tuning.max_length
-        key = digest(self.prepare_key, self.setup.fingerprint, prompting.fingerprint, length)
+        key = digest(
+            self.rows_key(arm), self.setup.fingerprint, prompting.fingerprint, length,
+            self.recipe.date,
+        )  # fmt: skip
 
         def work() -> dict[str, Any]:
             from holdfast.stages.render import render
 
-            return render(
-                self.renderer(prompting, length), track(self.mixture(arm), "render"),
-                self.folder / f"{arm.prefix}3-rendered",
-            )  # fmt: skip
+            renderer, folder = self.renderer(prompting, length), f"{arm.prefix}3-rendered"
+            facts = render(renderer, track(self.mixture(arm), "render"), self.folder / folder)
+            if self.validates(arm):
+                say("  to validate on:")
+                render(renderer, self.validation(arm), self.folder / folder / "validation")
+            return facts
 
         label = "render" if arm is MAIN else f"render ({arm.name})"
         return self.folder.stage(
@@ -248,9 +373,32 @@ class MixtureJob:
         """What identifies the mixture."""
         return digest(self.prepare(), read_json(self.folder / "stages.json")["prepare"]["key"])
 
+    def rows_key(self, arm: Arm) -> str:
+        """What identifies the rows an arm trains on; the control's are the same at every dose."""
+        return self.prepare_key if arm is MAIN else self._users_key
+
+    @cached_property
+    def _users_key(self) -> str:
+        rows = hashlib.sha256()
+        for row in chain(self.mixture(PLAIN), self.validation(PLAIN)):
+            rows.update(dumps(row).encode("utf-8", "surrogatepass"))
+        return digest(rows.hexdigest(), self.recipe.seed)
+
     def mixture(self, arm: Arm) -> Iterator[Conversation]:
         """Rows an arm trains on: all, or the user's alone."""
-        for row in read_jsonl(self.folder / "2-mixture.jsonl"):
+        return self._rows_of(arm, prepare.MIXTURE)
+
+    def validation(self, arm: Arm) -> Iterator[Conversation]:
+        """Rows whose loss is watched while an arm trains."""
+        return self._rows_of(arm, prepare.VALIDATION)
+
+    def validates(self, arm: Arm) -> bool:
+        """Whether an arm has validation rows: few rows may give none."""
+        counts = self.prepare()["validation"]
+        return bool(counts if arm is MAIN else counts.get("user"))
+
+    def _rows_of(self, arm: Arm, name: str) -> Iterator[Conversation]:
+        for row in read_jsonl(self.folder / name):
             if arm is MAIN or row["source"] == "user":
                 yield Conversation.from_json(row)
 
@@ -284,3 +432,7 @@ class MixtureJob:
         return TransformersEngine(
             load_model(model), self.tokenizer, name="transformers", date=self.recipe.date
         )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

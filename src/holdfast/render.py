@@ -23,12 +23,15 @@ from typing import Any
 from holdfast.chat_template import SENTINEL, ChatTemplate
 from holdfast.errors import ModelError
 from holdfast.prompting import Prompting
+from holdfast.serving_template import own_template
 from holdfast.transition import TransitionTokens, transition_tokens
 from holdfast.types import Conversation, Dropped, Loss, Message, Prompt, Rendered
 
 IGNORE = -100
 
 _SENTINELS = re.compile(SENTINEL.format(r"(\d+)"))
+_REASONED = "</think>"
+_NO_REASONING = re.compile(r"<think>\s*</think>\s*\Z")
 _HOPELESS = 20
 """So many failures without one success are the template's fault, not a row's."""
 
@@ -129,7 +132,7 @@ class Renderer:
         self._transition: TransitionTokens | None = None
         self.template = self.compile(self.prompting.template)
         self._special = {*tokenizer.all_special_ids, *_added_special(tokenizer)}
-        self._keeps_prefix: dict[tuple[str, ...], bool] = {}
+        self._keeps_prefix: dict[tuple[tuple[str, bool], ...], bool] = {}
 
     def compile(self, text: str | None) -> ChatTemplate:
         """A chat template for this tokenizer; None: its own.
@@ -144,6 +147,7 @@ class Renderer:
                 "`prompting.serve.template` (a name from `holdfast list templates`, or a file)."
             )
         tokens = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        text = own_template(text)  # a served one would put its prompting in a second time
         return ChatTemplate(text, tokens=tokens, args=self.prompting.template_args, date=self.date)
 
     # --- prompts ------------------------------------------------------------------------------
@@ -210,13 +214,16 @@ class Renderer:
             tally.dropped.append(Dropped(row.id, row.source, str(error), preview=row.request[:120]))
 
     def _trains_whole(self, row: Conversation) -> bool:
-        roles = tuple(m.role for m in row.messages)
-        if roles.count("assistant") <= 1:
+        if sum(m.role == "assistant" for m in row.messages) <= 1:
             return True
-        if roles not in self._keeps_prefix:
-            probe = [Message.of(role, f"probe {i}") for i, role in enumerate(roles)]
-            self._keeps_prefix[roles] = self.template.preserves_prefix(probe)
-        return self._keeps_prefix[roles]
+        shape = tuple((m.role, _REASONED in m.content) for m in row.messages)
+        if shape not in self._keeps_prefix:
+            probe = [
+                Message.of(role, f"<think>\nso\n{_REASONED}\n\n" * reasoned + f"probe {i}")
+                for i, (role, reasoned) in enumerate(shape)
+            ]
+            self._keeps_prefix[shape] = self.template.preserves_prefix(probe)
+        return self._keeps_prefix[shape]
 
     def _tokenise(
         self, texts: Sequence[tuple[Conversation, str, list[Reply]]], tally: Tally
@@ -340,8 +347,12 @@ def _match(text: str, skeleton: str, replies: Sequence[Message]) -> list[Reply]:
     found: list[Reply] = []
     cursor = 0
     for number, reply in enumerate(replies):
-        start = _after_fixed(text, fixed[number], cursor)
-        cursor = _reply_end(text, reply.content, start, fixed[number + 1])
+        before = fixed[number]
+        if _REASONED in reply.content:
+            before = _NO_REASONING.sub("", before)  # written only where the reply has none itself
+        start = _after_fixed(text, before, cursor)
+        scored = any(segment.loss != "none" for segment in reply.segments)
+        cursor = _reply_end(text, reply.content, start, fixed[number + 1], scored=scored)
         spans = tuple(_segment_spans(text, reply, start, cursor))
         stop = reply.segments[-1].loss if reply.segments else "none"
         found.append(Reply(cursor, spans, stop if spans else "none"))
@@ -361,16 +372,20 @@ def _after_fixed(text: str, fixed: str, cursor: int) -> int:
     raise _rewrites(text[cursor : cursor + 80])
 
 
-def _reply_end(text: str, content: str, start: int, after: str) -> int:
-    """End of the reply that starts at `start`: its characters are all there, in order."""
+def _reply_end(text: str, content: str, start: int, after: str, *, scored: bool) -> int:
+    """End of the reply that starts at `start`: its characters are all there, in order.
+
+    Of an earlier reply without loss a template may leave the reasoning out, as Qwen3's does.
+    """
     stripped = content.strip()
     lead = _skip_space(text, start)
     if text.startswith(stripped, lead):
         return lead + len(stripped)
-    if "</think>" in content and after.strip():
+    if _REASONED in content and after.strip():
         # Templates set white space around a reasoning block; nothing else may differ.
         end = text.find(after.rstrip(), start)
-        if end >= 0 and text[start:end].split() == content.split():
+        kept = (content.split(), content.rpartition(_REASONED)[2].split() if not scored else None)
+        if end >= 0 and text[start:end].split() in kept:
             return end
     raise _rewrites(content)
 

@@ -43,6 +43,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "full": (*_STANDARD, "harmbench", "advbench"),
     "safety-tuned-llamas": ("p1", *_PAPER_1),
     "commonsense": _COMMONSENSE,
+    "prompts": ("ptst-prompts", "self-reminder-prompts"),
     "derta": (
         "derta-instructions", "derta-completion", "derta-code", "derta-alpaca", "derta-gsm8k",
         "derta-mmlu",

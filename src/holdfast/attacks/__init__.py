@@ -12,7 +12,7 @@ The smallest one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ class AttackContext:
     wrap: Callable[[Item], tuple[Message, ...]] | None = None
     """Puts an item's request into the format the user's own rows share; None where they share
     none."""
+    questions: Sequence[str] = ()
+    """What the user's held-out rows ask, without the format they share; sorted."""
     prefills: Mapping[str, str] = field(default_factory=dict)
     """Item id → a complying answer to cut prefixes from: the user's harmful answers, or this
     model's own answers judged harmful."""

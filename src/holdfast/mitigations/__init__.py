@@ -48,6 +48,8 @@ class PlanContext:
     """The recipe's `safety:` dose: `count`, `share` or `ratio`, and `at_least`."""
     borderline: Mapping[str, Any] = field(default_factory=dict)
     """The recipe's `borderline:` dose, empty when none is asked for."""
+    defences: Prompting = field(default_factory=Prompting)
+    """The reminder and the demonstrations that serving-side mitigations add."""
 
 
 @dataclass(frozen=True, slots=True)

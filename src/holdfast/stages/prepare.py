@@ -1,6 +1,7 @@
 """Prepare: the user's rows, with the mitigations' rows mixed in at an exact dose.
 
-    hold out → plan (formats, prompting) → solve the doses → draw → interleave → write
+    hold out → split off validation → plan (formats, prompting) → solve the doses → draw
+    → interleave → write
 
 User rows are streamed, never dropped or repeated by mixing; every row that is set aside is kept
 with its reason.
@@ -9,25 +10,41 @@ with its reason.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import random
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from holdfast.errors import RecipeError
-from holdfast.files import append_jsonl, make_folder, write_jsonl
+import numpy as np
+
+from holdfast.errors import DataError, RecipeError
+from holdfast.files import atomic_writer, dumps, make_folder
 from holdfast.formats import Format
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
-from holdfast.mixing import Dosed, check_supply, head, ordered, solve
-from holdfast.pools import Pool
+from holdfast.mixing import Dosed, check_supply, deal, rank, solve, with_validation
+from holdfast.near import Match
+from holdfast.pools import Pool, row_hash
 from holdfast.prompting import Prompting
 from holdfast.text import normalise
 from holdfast.types import Conversation, Dropped
 
 HOLD_OUT_MOST = 200
 HOLD_OUT_SHARE = 0.05
+FEW_SAFETY_ROWS = 100
+"""Below this many, P1 saw no reliable effect."""
+
+MIXTURE = "2-mixture.jsonl"
+VALIDATION = "2-validation.jsonl"
+HELD_OUT = "2-held-out.jsonl"
+DROPPED = "2-dropped.jsonl"
+ROWS = "2-rows.jsonl"
+"""Id, source, hash and split of every row that is trained, validated on or held out."""
+OVERLAP = "2-overlap.jsonl"
+"""User rows that repeat an evaluation item: reported, never dropped."""
+ARTEFACTS = (MIXTURE, VALIDATION, HELD_OUT, DROPPED, ROWS, OVERLAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,10 @@ class Plan:
     requests: tuple[Request, ...]
     dosed: tuple[Dosed, ...]
     notes: tuple[str, ...] = ()
+
+    def with_validation(self, rows: Sequence[int]) -> Plan:
+        """The plan, drawing that many rows a request for the validation split as well."""
+        return replace(self, dosed=tuple(with_validation(self.dosed, rows)))
 
     def to_json(self) -> dict[str, Any]:
         """Promptings and doses, for the manifest."""
@@ -57,18 +78,37 @@ class Plan:
 class Mixture:
     """Counts of a written mixture."""
 
-    user_rows: int = 0
-    held_out: int = 0
     by_source: dict[str, int] = field(default_factory=dict)
+    """Rows to train on."""
+    validation: dict[str, int] = field(default_factory=dict)
+    """Rows to validate on, by source."""
+    held_out: int = 0
     dropped: int = 0
+    overlap: dict[str, int] = field(default_factory=dict)
+    """User rows in training that repeat an evaluation item, by how they do."""
+
+    @property
+    def user_rows(self) -> int:
+        """The user's rows among those to train on."""
+        return self.by_source.get("user", 0)
 
     @property
     def total(self) -> int:
-        """Rows in the mixture."""
+        """Rows to train on."""
         return sum(self.by_source.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """As stored in the manifest."""
+        return {
+            "by_source": dict(sorted(self.by_source.items())),
+            "validation": dict(sorted(self.validation.items())),
+            "held_out": self.held_out,
+            "dropped": self.dropped,
+            "overlap_with_evaluation": dict(sorted(self.overlap.items())),
+        }
 
-# --- hold out -------------------------------------------------------------------------------------
+
+# --- hold out and validation ----------------------------------------------------------------------
 
 
 def hold_out_size(rows: int, asked: int | None) -> int:
@@ -87,38 +127,57 @@ def hold_out_size(rows: int, asked: int | None) -> int:
     return asked
 
 
-def request_key(row: Conversation, seed: int) -> int:
-    """A seeded hash of the request: the same for duplicates, wherever they stand."""
-    text = f"{seed}\0{normalise(row.request)}".encode("utf-8", "surrogatepass")
+def request_key(request: str, seed: int) -> int:
+    """A seeded hash of a request: the same for duplicates, wherever they stand."""
+    text = f"{seed}\0{normalise(request)}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
 class HoldOut:
-    """Chooses which requests to set aside while rows stream by, independent of their order."""
+    """Chooses which requests to set aside while rows stream by, independent of their order.
 
-    def __init__(self, seed: int, most: int = HOLD_OUT_MOST) -> None:
+    Holds 8 bytes a row.
+    """
+
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.most = most
-        self.rows = 0
-        self._heap: list[int] = []  # negated keys: the largest kept key on top
-        self._times: dict[int, int] = {}
+        self._keys = array("Q")
+
+    @property
+    def rows(self) -> int:
+        """Rows seen."""
+        return len(self._keys)
 
     def see(self, row: Conversation) -> None:
-        """Consider one row. The smallest keys stay, with how often each was seen."""
-        self.rows += 1
-        key = request_key(row, self.seed)
-        if key in self._times:
-            self._times[key] += 1
-        elif self.most and (len(self._heap) < self.most or key < -self._heap[0]):
-            heapq.heappush(self._heap, -key)
-            self._times[key] = 1
-            if len(self._heap) > self.most:
-                del self._times[-heapq.heappop(self._heap)]
+        """Consider one row."""
+        self._keys.append(request_key(row.request, self.seed))
 
     def choose(self, size: int) -> dict[int, int]:
         """Keys of the `size` requests to hold out, with how many rows carry each."""
-        keys = sorted(self._times)[:size]
-        return {key: self._times[key] for key in keys}
+        keys, times = self._counted()
+        return dict(zip(keys[:size], times[:size], strict=True))
+
+    def choose_rows(self, rows: int, beyond: Collection[int]) -> dict[int, int]:
+        """Further keys that carry exactly `rows` rows, or as many below as whole requests allow.
+
+        Args:
+            rows: how many.
+            beyond: keys that are set aside already.
+        """
+        chosen: dict[int, int] = {}
+        left = rows
+        for key, times in zip(*self._counted(), strict=True):
+            if not left:
+                break
+            if times <= left and key not in beyond:
+                chosen[key] = times
+                left -= times
+        return chosen
+
+    def _counted(self) -> tuple[list[int], list[int]]:
+        """Distinct keys, smallest first, and how often each was seen."""
+        keys, times = np.unique(np.array(self._keys, dtype=np.uint64), return_counts=True)
+        return keys.tolist(), times.tolist()
 
 
 def split_held_out(
@@ -132,7 +191,7 @@ def split_held_out(
     """Rows to train on; the held-out ones go to `hold`, once each, their duplicates to `drop`."""
     held: set[int] = set()
     for row in rows:
-        key = request_key(row, seed) if keys else None
+        key = request_key(row.request, seed) if keys else None
         if key is None or key not in keys:
             yield row
         elif key in held:
@@ -140,6 +199,20 @@ def split_held_out(
         else:
             held.add(key)
             hold(row)
+
+
+def split_validated(
+    rows: Iterable[Conversation],
+    keys: Collection[int],
+    seed: int,
+    validate: Callable[[Conversation], None],
+) -> Iterator[Conversation]:
+    """Rows to train on; all rows of the validation requests go to `validate`."""
+    for row in rows:
+        if keys and request_key(row.request, seed) in keys:
+            validate(row)
+        else:
+            yield row
 
 
 # --- plan -----------------------------------------------------------------------------------------
@@ -155,9 +228,12 @@ def plan(
     user_rows: int,
     dose: Mapping[str, Any],
     borderline: Mapping[str, Any],
+    defences: Prompting | None = None,
 ) -> Plan:
     """What the mitigations, in order, ask of rows and prompting."""
-    context = PlanContext(formats, safety_prompt, user_rows, dose, borderline)
+    context = PlanContext(
+        formats, safety_prompt, user_rows, dose, borderline, defences or Prompting()
+    )
     requests: list[Request] = []
     notes: list[str] = []
     plain = serve
@@ -169,10 +245,31 @@ def plan(
         if name == "mimic" and not formats:
             notes.append("the rows share no format; safety rows are mixed in as they are")
     dosed = solve(user_rows, requests)
-    safety = sum(d.rows for d in dosed if d.pool == "safety")
-    if 0 < safety < 100:
-        notes.append(f"{safety} safety rows: the published effect needed a few hundred (P1)")
+    notes += dose_notes(requests, dosed)
     return Plan(train, serve, plain, tuple(requests), tuple(dosed), tuple(notes))
+
+
+def dose_notes(requests: Sequence[Request], dosed: Sequence[Dosed]) -> list[str]:
+    """What a person should know of the doses before training on them."""
+    notes = [
+        f"`at_least` holds for {d.source}: {d.rows:,} rows make {100 * d.share:.2f} % of the "
+        "mixture, more than was asked for"
+        for r, d in zip(requests, dosed, strict=True)
+        if r.at_least and d.rows == r.at_least and r.count is None
+    ]
+    safety = sum(d.rows for d in dosed if d.pool == "safety")
+    if 0 < safety < FEW_SAFETY_ROWS:
+        notes.append(f"{safety} safety rows: the published effect needed a few hundred (P1)")
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The rows that the mitigations add."""
+
+    rows: list[Conversation]
+    """To train on, shuffled."""
+    validation: list[Conversation]
 
 
 def draw(
@@ -182,42 +279,51 @@ def draw(
     user_rows: int,
     seed: int,
     repeat: Collection[str] = (),
-) -> list[Conversation]:
-    """The rows that the mitigations add: heads of seeded pool orders, shaped.
+) -> Drawn:
+    """The rows that the mitigations add: the heads of the pools, shaped; validation is the tail.
 
     Args:
         planned: counts and shapes.
-        pools: what to draw from, by name.
+        pools: what to draw from, by name, in drawing order (`mixing.ordered`).
         user_rows: for the message when a pool is too small.
-        seed: of order and shape.
+        seed: of the shapes, and of the order of the result.
         repeat: pools whose rows may be repeated.
 
     Raises:
         RecipeError: a pool that is too small.
     """
     supply = {name: len(pool.rows) for name, pool in pools.items()}
-    check_supply(planned.dosed, supply, user_rows, repeat=repeat)
-    orders = {name: ordered(pool.rows, seed) for name, pool in pools.items()}
-    used = dict.fromkeys(pools, 0)
-    rows: list[Conversation] = []
-    for request, dosed in zip(planned.requests, planned.dosed, strict=True):
-        drawn = head(orders.get(request.pool, []), used.get(request.pool, 0), dosed.rows)
-        used[request.pool] = used.get(request.pool, 0) + dosed.rows
-        rows.extend(_shaped(request, row, number, seed) for number, row in enumerate(drawn))
-    random.Random(f"{seed}/order").shuffle(rows)  # noqa: S311
-    return rows
+    check_supply(user_rows, planned.requests, planned.dosed, supply, repeat=repeat)
+    drawn = Drawn([], [])
+    for name in dict.fromkeys(d.pool for d in planned.dosed):
+        here = [(r, d) for r, d in zip(planned.requests, planned.dosed, strict=True)
+                if d.pool == name]  # fmt: skip
+        rows = pools[name].rows if name in pools else []
+        cut = len(rows) - sum(d.validation for _, d in here)
+        train = deal(rows[:cut], [d.rows for _, d in here])
+        validation = deal(rows[cut:][::-1], [d.validation for _, d in here])
+        for (request, _), trained, validated in zip(here, train, validation, strict=True):
+            drawn.rows.extend(_shaped(request, trained, request.source, seed))
+            drawn.validation.extend(
+                _shaped(request, validated, f"{request.source}-validation", seed)
+            )
+    random.Random(f"{seed}/order").shuffle(drawn.rows)  # noqa: S311
+    return drawn
 
 
-def _shaped(request: Request, row: Conversation, number: int, seed: int) -> Conversation:
-    rng = random.Random(f"{seed}/{request.source}/{row.id}")  # noqa: S311
-    shaped = request.shape(row, rng)
-    return Conversation(
-        id=f"{request.source}-{number}-{row.id}",
-        messages=shaped.messages,
-        source=request.source,
-        tags={**shaped.tags, "from": row.id},
-        tools=shaped.tools,
-    )
+def _shaped(
+    request: Request, rows: Sequence[Conversation], name: str, seed: int
+) -> Iterator[Conversation]:
+    for number, row in enumerate(rows):
+        content = rank(row, seed)
+        shaped = request.shape(row, random.Random(f"{request.source}/{content}"))  # noqa: S311
+        yield Conversation(
+            id=f"{name}-{number}-{content[:8]}",
+            messages=shaped.messages,
+            source=request.source,
+            tags={**shaped.tags, "from": row.id},
+            tools=shaped.tools,
+        )
 
 
 # --- write ----------------------------------------------------------------------------------------
@@ -237,47 +343,97 @@ def interleave(
     yield from added[placed:]
 
 
+class MixtureFiles:
+    """The files of a mixture while they are written; whole or absent."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.mixture = Mixture()
+        self._files: dict[str, TextIO] = {
+            name: stack.enter_context(atomic_writer(folder / name)) for name in ARTEFACTS
+        }
+
+    def train(self, row: Conversation) -> None:
+        """A row to train on."""
+        self.mixture.by_source[row.source] = self.mixture.by_source.get(row.source, 0) + 1
+        self._put(MIXTURE, row)
+        self._put_row(row, "train")
+
+    def validate(self, row: Conversation) -> None:
+        """A row to watch the loss on."""
+        self.mixture.validation[row.source] = self.mixture.validation.get(row.source, 0) + 1
+        self._put(VALIDATION, row)
+        self._put_row(row, "validation")
+
+    def hold(self, row: Conversation) -> None:
+        """A row to measure the tuned model with."""
+        self.mixture.held_out += 1
+        self._put(HELD_OUT, row)
+        self._put_row(row, "held-out")
+
+    def drop(self, row: Dropped) -> None:
+        """A row set aside."""
+        self.mixture.dropped += 1
+        self._put(DROPPED, row)
+
+    def overlap(self, row: Conversation, match: Match) -> None:
+        """A user row in training that repeats an evaluation item."""
+        self.mixture.overlap[match.kind] = self.mixture.overlap.get(match.kind, 0) + 1
+        self._put(OVERLAP, {"id": row.id, "item": match.name, "kind": match.kind,
+                            "likeness": round(match.likeness, 4)})  # fmt: skip
+
+    def _put_row(self, row: Conversation, split: str) -> None:
+        self._put(ROWS, {"id": row.id, "source": row.source, "hash": row_hash(row), "split": split})
+
+    def _put(self, name: str, value: Any) -> None:
+        self._files[name].write(dumps(value) + "\n")
+
+
 def write_mixture(
     folder: Path,
     rows: Iterable[Conversation],
-    added: Sequence[Conversation],
+    drawn: Drawn,
     *,
     held_out: Collection[int],
+    validated: Collection[int] = (),
     user_rows: int,
     seed: int,
     dropped: Sequence[Dropped] = (),
+    overlap: Callable[[str], Match | None] = lambda request: None,
 ) -> Mixture:
-    """Stream the mixture to `2-mixture.jsonl`, with `2-held-out.jsonl` and `2-dropped.jsonl`.
+    """Stream the mixture and what was kept from it into the run folder (`ARTEFACTS`).
 
     Args:
         folder: the run folder.
         rows: all user rows, as read.
-        added: the mitigations' rows.
-        held_out: keys of requests to set aside.
+        drawn: the mitigations' rows.
+        held_out: keys of requests to set aside for measuring.
+        validated: keys of requests to set aside for validation.
         user_rows: how many user rows remain to be trained on.
         seed: the run's.
         dropped: rows that were set aside before, with their reasons.
+        overlap: the evaluation item that a request repeats.
+
+    Raises:
+        DataError: the data is not what the doses were computed for.
     """
     make_folder(folder)
-    mixture = Mixture()
-    rejects, held = folder / "2-dropped.jsonl", folder / "2-held-out.jsonl"
-    mixture.dropped = write_jsonl(rejects, dropped)
-    write_jsonl(held, ())
-
-    def hold(row: Conversation) -> None:
-        mixture.held_out += 1
-        append_jsonl(held, [row])
-
-    def drop(row: Dropped) -> None:
-        mixture.dropped += 1
-        append_jsonl(rejects, [row])
-
-    def counted(row: Conversation) -> Conversation:
-        mixture.by_source[row.source] = mixture.by_source.get(row.source, 0) + 1
-        return row
-
-    user = split_held_out(rows, held_out, seed, hold=hold, drop=drop)
-    mixed = interleave(user, added, user_rows)
-    write_jsonl(folder / "2-mixture.jsonl", (counted(row) for row in mixed))
-    mixture.user_rows = mixture.by_source.get("user", 0)
-    return mixture
+    with ExitStack() as stack:
+        files = MixtureFiles(folder, stack)
+        for reject in dropped:
+            files.drop(reject)
+        left = split_held_out(rows, held_out, seed, hold=files.hold, drop=files.drop)
+        user = split_validated(left, validated, seed, files.validate)
+        for row in interleave(user, drawn.rows, user_rows):
+            files.train(row)
+            match = overlap(row.request) if row.source == "user" else None
+            if match is not None:
+                files.overlap(row, match)
+        for row in drawn.validation:
+            files.validate(row)
+        found = files.mixture.user_rows
+        if found != user_rows:
+            raise DataError(
+                f"The data changed while it was read: {found:,} rows to train on, where the audit "
+                f"counted {user_rows:,}. Leave the file alone during a run, and run again."
+            )
+    return files.mixture

@@ -110,6 +110,8 @@ def train(
     seed: int = 0,
     base: str | None = None,
     progress: bool | None = None,
+    callbacks: Sequence[Any] = (),
+    validation: RenderedRows | None = None,
 ) -> Any:
     """Fine-tune `model` on rendered rows and save it.
 
@@ -122,6 +124,8 @@ def train(
         seed: of order, initialisation of adapters and dropout.
         base: what an adapter's configuration calls its base model; None: where it was loaded from.
         progress: whether to draw a bar; None: on a terminal.
+        callbacks: further trainer callbacks, such as `holdfast.stopping.stop_callback`.
+        validation: rows whose loss is looked at every `save_steps` steps and at the end.
 
     Returns:
         The tuned model, adapter merged or attached as `settings.output` says.
@@ -138,9 +142,14 @@ def train(
         model = add_adapter(model, settings)
     checkpoints = output / "checkpoints"
     trainer = make_trainer(
-        model, tokenizer, rows, settings, checkpoints, seed=seed, progress=progress
-    )
+        model, tokenizer, rows, settings, checkpoints, seed=seed, progress=progress,
+        validation=validation,
+    )  # fmt: skip
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    if validation is not None:
+        trainer.evaluate()
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     if settings.method != "full" and settings.output == "merged":
         tuned = tuned.merge_and_unload()
@@ -160,6 +169,7 @@ def make_trainer(
     *,
     seed: int,
     progress: bool,
+    validation: Any = None,
 ) -> Any:
     """The `transformers.Trainer` with our row order; everything else is the library's."""
     from transformers import PrinterCallback, ProgressCallback, Trainer
@@ -173,8 +183,9 @@ def make_trainer(
 
     trainer = OrderedTrainer(
         model=model,
-        args=training_arguments(settings, checkpoints, seed=seed),
+        args=training_arguments(settings, checkpoints, seed=seed, validate=validation is not None),
         train_dataset=rows,
+        eval_dataset=validation,
         data_collator=Collator(tokenizer.pad_token_id or 0),
         processing_class=None,
     )
@@ -214,7 +225,9 @@ def progress_callback() -> Any:
     return Bar()
 
 
-def training_arguments(settings: TuningSettings, output: Path, *, seed: int) -> Any:
+def training_arguments(
+    settings: TuningSettings, output: Path, *, seed: int, validate: bool = False
+) -> Any:
     """`TrainingArguments` from the recipe's settings; `settings.args` has the last word.
 
     Raises:
@@ -245,12 +258,24 @@ def training_arguments(settings: TuningSettings, output: Path, *, seed: int) -> 
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
+        **(_validation_arguments(settings, micro) if validate else {}),
         **settings.args,
     }
     try:
         return TrainingArguments(**arguments)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"`tuning.args`: {error}") from None
+
+
+def _validation_arguments(settings: TuningSettings, micro: int) -> dict[str, Any]:
+    """A look at the validation loss with every checkpoint, so that the best one can be kept."""
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": settings.save_steps,
+        "per_device_eval_batch_size": micro,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
 
 
 def split_batch(settings: TuningSettings) -> tuple[int, int]:
@@ -309,7 +334,16 @@ def training_log(trainer: Any) -> dict[str, Any]:
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    return {"steps": trainer.state.global_step, "log": steps}
+    losses = [
+        {key: entry[key] for key in ("step", "epoch", "eval_loss")}
+        for entry in trainer.state.log_history
+        if "eval_loss" in entry
+    ]
+    measured = [entry for entry in trainer.state.log_history if "helpfulness" in entry]
+    log: dict[str, Any] = {"steps": trainer.state.global_step, "log": steps}
+    if losses:
+        log["validation"] = losses
+    return {**log, "helpfulness": measured} if measured else log
 
 
 def last_checkpoint(folder: Path) -> str | None:

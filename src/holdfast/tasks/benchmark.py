@@ -31,6 +31,8 @@ class Benchmark:
     judges: tuple[str, ...] = ("refusal",)
     answer: str = ""
     """How references are compared."""
+    drawn_as: str = ""
+    """Sets whose items are twins share this name: then a smaller evaluation asks whole pairs."""
 
     def __init__(self) -> None:
         self.licence = sources.get(self.source).licence
