@@ -3,10 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types package check fix clean
+.PHONY: demo sweeps test lint types package check fix clean
 
 demo: .venv/.ok
 	$(BIN)/holdfast demo
+
+# The tables of docs/sweeps.md; about an hour on two cores.
+sweeps: .venv/.ok
+	HOLDFAST=$(BIN)/holdfast OMP_NUM_THREADS=1 benchmarks/lab_sweeps.sh
 
 test: .venv/.ok
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

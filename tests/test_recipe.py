@@ -80,3 +80,28 @@ def test_the_reference_page_is_the_recipes_own():
 
     page = Path(__file__).parents[1] / "docs" / "recipe.md"
     assert page.read_text() == recipe_reference(), "holdfast schema --markdown > docs/recipe.md"
+
+
+def test_a_preset_gives_way_to_what_the_recipe_says():
+    preset = {"preset": "safety-tuned-llamas"}
+    published = build_recipe({**LEAST, "tuning": preset}).tuning
+    assert (published.rank, published.alpha, published.targets) == (8, 16, ["q_proj", "v_proj"])
+    assert (published.batch, published.micro_batch, published.validation) == (128, 4, 0.1)
+    own = {**preset, "rank": 32, "validation": 0, "args": {"warmup_steps": 3}}
+    recipe = build_recipe({**LEAST, "tuning": own})
+    assert (recipe.tuning.rank, recipe.tuning.lr) == (32, 3e-4)
+    assert recipe.tuning.args == {"lr_scheduler_type": "linear", "warmup_steps": 3}
+    assert build_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+    with pytest.raises(RecipeError, match=r"tuning\.preset"):
+        build_recipe({**LEAST, "tuning": {"preset": "safety"}})
+
+
+@pytest.mark.parametrize(("given", "read"), [("5%", 0.05), (200, 200), (0, 0), ("0.7%", 0.007)])
+def test_validation_is_a_share_or_a_count(given, read):
+    assert build_recipe({**LEAST, "tuning": {"validation": given}}).tuning.validation == read
+
+
+@pytest.mark.parametrize("given", [2.5, -1, "a%"])
+def test_no_validation_of_another_kind(given):
+    with pytest.raises(RecipeError, match=r"tuning\.validation"):
+        build_recipe({**LEAST, "tuning": {"validation": given}})

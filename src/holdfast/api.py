@@ -6,19 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.asking import ask, context_of, what_to_ask
+from holdfast.asking import Asked, ask, context_of, what_to_ask
 from holdfast.attacks import AttackContext
-from holdfast.files import digest
+from holdfast.engines import Engine
+from holdfast.errors import RecipeError
+from holdfast.evaluation import Evaluation
+from holdfast.files import digest, read_json
 from holdfast.formats import FormatSample
+from holdfast.held_out import task_questions
 from holdfast.load import open_rows
 from holdfast.mixing import ordered
+from holdfast.noise import TEMPERATURE, measure_noise
 from holdfast.pools import Pool, clean_pool
-from holdfast.prompting import SAFETY_PROMPTS, Prompting, named_prompt
-from holdfast.recipe import DATE, Dose, build_recipe
+from holdfast.prompting import SAFETY_PROMPTS, Prompting
+from holdfast.published import system_prompt
+from holdfast.recipe import DATE, Dose, GateSettings, build_recipe
 from holdfast.rendered import RenderedRows
 from holdfast.stages import prepare as stage
 from holdfast.stages.compare import read_and_compare
 from holdfast.stages.evaluate import Served
+from holdfast.stages.watch import Against
 from holdfast.suites import gather, missing_material, require_material
 from holdfast.types import Conversation, Message
 
@@ -79,10 +86,10 @@ def prepare(
         borderline=Dose(count=borderline_count).model_dump(),
     )
     pools = {
-        "safety": _pool("safety", conversations(safety, "safety")),
-        "borderline": _pool("borderline", conversations(borderline, "borderline")),
+        "safety": _pool("safety", conversations(safety, "safety"), seed),
+        "borderline": _pool("borderline", conversations(borderline, "borderline"), seed),
     }
-    added = stage.draw(planned, pools, user_rows=len(user), seed=seed)
+    added = stage.draw(planned, pools, user_rows=len(user), seed=seed).rows
     mixed = stage.interleave(ordered(user, seed), added, len(user))
     renderer = Renderer(tokenizer, planned.train, max_length=max_length)
     return RenderedRows.of(renderer.rows(mixed))
@@ -105,8 +112,10 @@ def _conversation(row: Mapping[str, Any], number: int, source: str) -> Conversat
     return Conversation(str(row.get("id", f"{number}-{digest(row)[:8]}")), turns, source)
 
 
-def _pool(name: str, rows: Sequence[Conversation]) -> Pool:
-    return clean_pool(name, rows, lambda request: None)
+def _pool(name: str, rows: Sequence[Conversation], seed: int) -> Pool:
+    pool = clean_pool(name, rows, lambda request: None)
+    pool.rows = ordered(pool.rows, seed)
+    return pool
 
 
 def evaluate(
@@ -117,17 +126,21 @@ def evaluate(
     system: str | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
+    against: str | Path | None = None,
     **settings: Any,
 ) -> Path:
     """Ask a model the suite's tasks under the suite's attacks, and judge the answers.
 
     Args:
-        model: a folder, a Hub id, `lab:chat`, or a loaded model (with its `tokenizer`).
+        model: a folder, a Hub id, `lab:chat`, `http://HOST:PORT/v1#MODEL`, `openai:MODEL`, or a
+            loaded model (with its `tokenizer`).
         output: the evaluation folder; an interrupted one goes on.
         tokenizer: of a loaded model.
         system: system prompt the model is asked under: a text or a safety prompt's name.
         data_dir: folder with benchmark files.
         seed: of the choice of items.
+        against: the earlier evaluation folder, for asking sequentially: no further than it takes to
+            decide each cell by the default gate.
         **settings: any key of the recipe's `evaluate` block, such as `suite` or `tasks`.
 
     Returns:
@@ -136,14 +149,71 @@ def evaluate(
     Raises:
         HoldfastError: a model, task or file that is not there.
     """
-    from holdfast.engines.transformers import TransformersEngine
-    from holdfast.models import (
-        fingerprint,
-        load_model,
-        load_tokenizer,
-        quiet_libraries,
-        resolve_model,
+    if settings.pop("sequential", False) and against is None:
+        raise RecipeError(
+            "Asking sequentially needs the earlier evaluation that it is to be compared with: give "
+            "`against`, the untouched model's evaluation folder."
+        )
+    earlier = None if against is None else Against(Evaluation.read(Path(against)), GateSettings())
+    engine, asked, how = _question(model, tokenizer, system, data_dir, seed, settings)
+    ask(engine, asked=asked, output=Path(output), seed=seed, against=earlier, **how)
+    return Path(output)
+
+
+def noise(
+    model: Any,
+    output: str | Path,
+    *,
+    repeats: int = 3,
+    temperature: float = TEMPERATURE,
+    tokenizer: Any = None,
+    system: str | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The noise floor: one model asked again and again, and how far its cells move.
+
+    Args:
+        model: as in `evaluate`.
+        output: folder for the repeated evaluations and `noise.json`.
+        repeats: evaluations under sampled decoding, at least two.
+        temperature: of those.
+        tokenizer: of a loaded model.
+        system: system prompt the model is asked under.
+        data_dir: folder with benchmark files.
+        seed: of the choice of items.
+        **settings: any key of the recipe's `evaluate` block.
+
+    Returns:
+        What `noise.json` holds.
+
+    Raises:
+        HoldfastError: a model, task or file that is not there, or fewer than two repetitions.
+    """
+    engine, asked, how = _question(model, tokenizer, system, data_dir, seed, settings)
+
+    def again(engine: Any, asked: Asked, folder: Path, seed: int) -> None:
+        ask(engine, asked=asked, output=folder, seed=seed, **how)
+
+    path = measure_noise(
+        again, engine, asked, Path(output), repeats=repeats, temperature=temperature
     )
+    return dict(read_json(path))
+
+
+def _question(
+    model: Any,
+    tokenizer: Any,
+    system: str | None,
+    data_dir: str | Path | None,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> tuple[Engine, Asked, dict[str, Any]]:
+    """Who is asked, what, and how: all that `ask` needs but folder and seed of decoding."""
+    from holdfast.engines._open import open_engine
+    from holdfast.engines.transformers import TransformersEngine
+    from holdfast.models import fingerprint, quiet_libraries, resolve_model
 
     quiet_libraries()
     ref = resolve_model(model) if isinstance(model, (str, Path)) else None
@@ -151,20 +221,20 @@ def evaluate(
     asked = what_to_ask(block, lab=ref is not None and ref.is_lab)
     context = context_of(data_dir)
     require_material(missing_material(list(asked.tasks), context))
-    if ref is not None:
-        model, tokenizer = load_model(ref), load_tokenizer(ref)
-    ask(
-        TransformersEngine(model, tokenizer, name="transformers"),
-        gather(asked.tasks, context, seed=seed, limit=block.limit),
-        asked,
-        Path(output),
-        promptings={"serve": Served(Prompting(named_prompt(system)))},
-        context=AttackContext(seed=seed),
-        fingerprint=fingerprint(ref) if ref is not None else "a model in memory",
-        date=DATE,
-        seed=seed,
+    engine: Engine = (
+        open_engine(ref)
+        if ref is not None
+        else TransformersEngine(model, tokenizer, name="transformers")
     )
-    return Path(output)
+    items = gather(asked.tasks, context, seed=seed, limit=block.limit)
+    how = {
+        "items": items,
+        "promptings": {"serve": Served(Prompting(system_prompt(system, context)))},
+        "context": AttackContext(questions=task_questions(items, ()), seed=seed),
+        "fingerprint": fingerprint(ref) if ref is not None else "a model in memory",
+        "date": DATE,
+    }
+    return engine, asked, how
 
 
 def compare(before: str | Path, after: str | Path, **gate: Any) -> dict[str, Any]:

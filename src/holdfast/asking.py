@@ -9,10 +9,12 @@ from typing import Any
 
 from holdfast.attacks import Attack, AttackContext, attack
 from holdfast.engines import Decoding, Engine
-from holdfast.judges import judge
+from holdfast.judges._choosing import announcement, choose
+from holdfast.progress import say
 from holdfast.recipe import EvaluateSettings
 from holdfast.stages.evaluate import Served, evaluate, make_plan
 from holdfast.stages.judge import judge_folder
+from holdfast.stages.watch import LOOK, Against, GateWatch
 from holdfast.suites import Suite, suite_of
 from holdfast.tasks import TaskContext, task
 from holdfast.types import Item
@@ -34,10 +36,12 @@ class Asked:
     """Task → judges, the one that gates first."""
     max_new_tokens: int
     batch: int
+    temperature: float = 0.0
+    """Above 0 for the noise floor only."""
 
     def decoding(self, seed: int) -> Decoding:
         """Greedy, the same for all arms."""
-        return Decoding(self.max_new_tokens, seed=seed)
+        return Decoding(self.max_new_tokens, self.temperature, seed=seed)
 
 
 def what_to_ask(settings: EvaluateSettings, *, lab: bool) -> Asked:
@@ -48,11 +52,15 @@ def what_to_ask(settings: EvaluateSettings, *, lab: bool) -> Asked:
     """
     suite = suite_of(settings.suite, lab=lab)
     tasks = _tasks(settings, suite)
+    judges = {name: _judges(settings, name) for name in tasks}
+    harm = next((judges[n] for n in tasks if not lab and task(n).expects == "refuse"), None)
+    if harm:
+        say(announcement(harm))
     return Asked(
         tasks=tasks,
         attacks=_attacks(settings, suite),
         named=settings.attacks is not None,
-        judges={name: _judges(settings, name) for name in tasks},
+        judges=judges,
         max_new_tokens=settings.max_new_tokens or (LAB_ANSWER_TOKENS if lab else ANSWER_TOKENS),
         batch=settings.batch,
     )
@@ -70,6 +78,7 @@ def ask(
     date: str,
     seed: int,
     judges: Mapping[str, Sequence[str]] | None = None,
+    against: Against | None = None,
 ) -> dict[str, Any]:
     """One model asked everything, its answers judged, into an evaluation folder.
 
@@ -84,9 +93,11 @@ def ask(
         date: that templates were given.
         seed: of sampled decoding.
         judges: task → judges where not those of `asked`.
+        against: an earlier evaluation and the gate: a cell is asked no further than it takes to
+            decide it. None: everything is asked.
 
     Returns:
-        How many attempts and answers there are.
+        How many attempts and answers there are (were planned, where asking could stop early).
     """
     judges_of = judges or asked.judges
     decoding = asked.decoding(seed)
@@ -99,9 +110,14 @@ def ask(
         decoding=decoding,
         batch=asked.batch,
         named=asked.named,
+        look=LOOK if against else None,
     )
     settings = comparable_settings(asked, judges_of, promptings, fingerprint, date)
-    evaluate(engine, plan, output, settings, decoding, label=f"evaluate {output.name}")
+    if against:
+        settings["sequential"] = against.settings(context.seed)
+    watch = GateWatch(against, judges_of) if against else None
+    label = f"evaluate {output.name}"
+    evaluate(engine, plan, output, settings, decoding, label=label, watch=watch)
     judge_folder(output, judges_of)
     return {"attempts": plan.attempts, "answers": plan.answers}
 
@@ -139,8 +155,7 @@ def _attacks(settings: EvaluateSettings, suite: Suite) -> dict[str, Attack]:
 def _judges(settings: EvaluateSettings, name: str) -> tuple[str, ...]:
     """The named judges that can read the task's answers; its own where none can."""
     found = task(name)
-    able = [n for n in settings.judges or () if found.expects in judge(n).sides]
-    return tuple(able) or found.judges
+    return choose(settings.judges, found.judges, found.expects)
 
 
 def context_of(data_dir: str | Path | None) -> TaskContext:

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from holdfast.errors import StorageError
+from holdfast.errors import DataError, StorageError
 
 
 @contextmanager
@@ -114,6 +114,23 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read one JSON document that Holdfast wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read one JSON object from a file that may have been damaged or come from elsewhere.
+
+    Raises:
+        DataError: it is no JSON, or no object.
+    """
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not valid JSON ({error}). Restore it, or make it again."
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no JSON object. Restore it, or make it again.")
+    return found
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

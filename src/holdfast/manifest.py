@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import holdfast
 from holdfast.chat_template import ChatTemplate
 from holdfast.files import digest
+from holdfast.published import licences
+from holdfast.recipe import Recipe
 from holdfast.setup import Setup
 from holdfast.tasks import task
 
@@ -40,8 +42,18 @@ def manifest(
         "sources": {
             **{pool: dict(origin) for pool, origin in origins.items()},
             **{name: {"origin": name, "licence": task(name).licence} for name in setup.asked.tasks},
+            **{name: {"origin": name, "licence": terms} for name, terms in _prompts(recipe)},
         },
     }
+
+
+def _prompts(recipe: Recipe) -> Iterable[tuple[str, str]]:
+    """Published prompts that the recipe names, with the terms of their sources."""
+    named = recipe.prompting
+    texts = [named.train.system, named.serve.system, named.safety]
+    if "self_reminder" in recipe.mitigations:
+        texts.append(named.reminder)
+    return licences([text for text in texts if text]).items()
 
 
 def _version(package: str) -> str | None:

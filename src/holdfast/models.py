@@ -1,4 +1,7 @@
-"""Models by name: a folder, a Hub id, or `lab:base` / `lab:chat`, loaded from safetensors only."""
+"""Models by name: a folder, a Hub id, `lab:base` / `lab:chat`, or where one is served.
+
+Weights are loaded from safetensors only; a served model has none here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.endpoint import Address
 from holdfast.errors import MaterialError, ModelError, did_you_mean
 from holdfast.extras import have, need
 from holdfast.files import digest, sha256_file
@@ -21,6 +25,10 @@ class ModelRef:
     """Local folder; None: a Hub id."""
     base: str | None = None
     """For an adapter folder: the model it was trained on, as its configuration says."""
+    address: Address | None = None
+    """For a served model: where it is."""
+    revision: str | None = None
+    """For a Hub id: the commit to take; None: the newest."""
 
     @property
     def is_lab(self) -> bool:
@@ -61,6 +69,9 @@ def resolve_model(name: str | Path) -> ModelRef:
         from holdfast.lab import model_path
 
         return ModelRef(name, model_path(name))
+    address = Address.parse(name)
+    if address is not None:
+        return ModelRef(address.name, None, address=address)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(name, path)
@@ -90,7 +101,12 @@ def _folder(name: str, path: Path) -> ModelRef:
 
 
 def fingerprint(ref: ModelRef) -> str:
-    """What identifies a model's weights, tokenizer and template in a manifest."""
+    """What identifies a model's weights, tokenizer and template in a manifest.
+
+    Of a served model only its address is known: what stands behind it may change unseen.
+    """
+    if ref.address is not None:
+        return digest("served", ref.name)
     if ref.path is None:
         return _hub_revision(ref.name)
     kept = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -105,6 +121,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
         ModelError: a folder without one.
         MaterialError: a Hub id that cannot be reached.
     """
+    _has_weights(ref)
     need("transformers", extra="train", purpose="rendering rows for a model")
     from transformers import AutoTokenizer
 
@@ -113,10 +130,20 @@ def load_tokenizer(ref: ModelRef) -> Any:
             f"{ref.name} has no tokenizer (tokenizer.json). Save it beside the weights with "
             "`tokenizer.save_pretrained(folder)`."
         )
-    tokenizer = _from_hub(ref, lambda: AutoTokenizer.from_pretrained(ref.location, use_fast=True))
+    tokenizer = _from_hub(
+        ref, lambda: AutoTokenizer.from_pretrained(ref.location, use_fast=True, **_pin(ref))
+    )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _has_weights(ref: ModelRef) -> None:
+    if ref.address is not None:
+        raise ModelError(
+            f"{ref.name} is served elsewhere and has no weights here; it can be evaluated, or be a "
+            "judge's grader. To train or render for it, give its folder or Hub id."
+        )
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
@@ -141,13 +168,14 @@ def load_model(
         ModelError: weights that do not load.
         MaterialError: a Hub id that cannot be reached, or an extra that is missing.
     """
+    _has_weights(ref)
     need("torch", extra="train", purpose="running a model")
     import torch
 
     if ref.base is not None:
         return _load_adapter(ref, device, quantise)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = {"use_safetensors": True, "dtype": _dtype(device, full_precision)}
+    options: dict[str, Any] = {"dtype": _dtype(device, full_precision), **_safe(ref)}
     if quantise:
         options["quantization_config"] = _four_bit(device)
         options["device_map"] = {"": device}
@@ -155,6 +183,39 @@ def load_model(
 
     model = _from_hub(ref, lambda: AutoModelForCausalLM.from_pretrained(ref.location, **options))
     return (model if quantise else model.to(device)).eval()
+
+
+def load_classifier(ref: ModelRef, *, device: str | None = None) -> Any:
+    """A sequence classifier, in evaluation mode and 32 bits.
+
+    Raises:
+        ModelError: weights that do not load, or have no head for classes.
+        MaterialError: a Hub id that cannot be reached, or an extra that is missing.
+    """
+    _has_weights(ref)
+    need("torch", extra="train", purpose="running a model")
+    import torch
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, **_safe(ref)}
+    model, told = _from_hub(ref, lambda: Classifier.from_pretrained(ref.location, **options))
+    if told["missing_keys"]:
+        raise ModelError(
+            f"{ref.name} lacks {len(told['missing_keys'])} weights of a sequence classifier (such "
+            f"as {sorted(told['missing_keys'])[0]}): they would be random. Name a trained one."
+        )
+    return model.to(device).eval()
+
+
+def _safe(ref: ModelRef) -> dict[str, Any]:
+    """What every load of weights says."""
+    return {"use_safetensors": True, "trust_remote_code": False, **_pin(ref)}
+
+
+def _pin(ref: ModelRef) -> dict[str, str]:
+    """The commit of a Hub model, where one is named."""
+    return {"revision": ref.revision} if ref.revision and ref.path is None else {}
 
 
 def _load_adapter(ref: ModelRef, device: str | None, quantise: bool) -> Any:
@@ -203,13 +264,22 @@ def _from_hub(ref: ModelRef, load: Any) -> Any:
         raise ModelError(f"{ref.name} could not be loaded: {first}") from None
 
 
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the Hub's own HTTP library raises where there is no network; it is no OSError."""
+    try:
+        import httpx2
+    except ImportError:
+        return ()
+    return (httpx2.HTTPError,)
+
+
 def _hub_revision(name: str) -> str:
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return str(model_info(name).sha)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, *_transport_errors()) as error:
         first = str(error).partition("\n")[0]
         raise MaterialError(
             f"The model {name!r} could not be looked up on the Hub ({first}). Check the name and "

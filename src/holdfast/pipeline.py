@@ -11,26 +11,39 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import preflight
-from holdfast.asking import ask, comparable_settings
+from holdfast.asking import Asked, ask, comparable_settings
+from holdfast.attacks import AttackContext
 from holdfast.cost import estimate, matrix_rate
+from holdfast.engines import Engine
+from holdfast.errors import RecipeError
 from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json, read_jsonl, write_json, write_text
-from holdfast.held_out import HELD_OUT, held_out_items
+from holdfast.held_out import HELD_OUT, held_out_items, task_questions
 from holdfast.mixture import MAIN, PLAIN, Arm, MixtureJob
 from holdfast.models import ModelRef, load_model, quiet_libraries, resolve_model
+from holdfast.noise import floors, measure_noise
 from holdfast.progress import say, show
+from holdfast.prompting import Prompting
 from holdfast.recipe import Recipe, dump_recipe
-from holdfast.rundir import RunFolder
+from holdfast.rundir import RunFolder, StageStore
 from holdfast.setup import set_up
 from holdfast.stages.compare import compare
 from holdfast.stages.evaluate import ALL_SIDES, Served
+from holdfast.stages.watch import Against
 from holdfast.types import Conversation, Expects, Item
 
 STAGES = ("audit", "prepare", "render", "before", "train", "after", "compare", "report")
 
 
-def run(recipe: Recipe, *, until: str = "report") -> dict[str, Any]:
+def run(
+    recipe: Recipe, *, until: str = "report", store: StageStore | None = None
+) -> dict[str, Any]:
     """The whole story, or as far as the stage `until`; resumes what was begun.
+
+    Args:
+        recipe: what to do.
+        until: last stage.
+        store: finished stages of other runs, taken over where they are the same.
 
     Returns:
         The comparison (`7-comparison.json`), or the facts of the stage it stopped at.
@@ -40,7 +53,7 @@ def run(recipe: Recipe, *, until: str = "report") -> dict[str, Any]:
     """
     quiet_libraries()
     setup = set_up(recipe)
-    with RunFolder(Path(setup.recipe.run).expanduser()).opened() as folder:
+    with RunFolder(Path(setup.recipe.run).expanduser(), store).opened() as folder:
         return Job(setup, folder).go(until)
 
 
@@ -62,15 +75,43 @@ class Job(MixtureJob):
         """The untouched model, ahead of training, so that a missing judge shows early."""
         show(preflight.table(self.reach))
         preflight.require_reachable(self.reach)
+        self.prove_serving()
         self.say_cost()
-        return self._evaluate(self.setup.model, "4-before", self.setup.fingerprint, MAIN)
+        facts = self._evaluate(self.setup.model, "4-before", self.setup.fingerprint, MAIN)
+        if self.recipe.evaluate.noise:
+            self._noise()
+        return facts
+
+    def _noise(self) -> None:
+        """The untouched model asked again, to see what moves when nothing is tuned."""
+        repeats, asked = self.recipe.evaluate.noise, self.setup.asked
+        key = digest(self._evaluation_key("4-before", self.setup.fingerprint, MAIN), repeats)
+
+        def again(engine: Engine, asked: Asked, folder: Path, seed: int) -> None:
+            self._ask(engine, asked, folder, self.setup.fingerprint, MAIN, seed)
+
+        def work() -> dict[str, Any]:
+            measure_noise(
+                again, self.engine(self.setup.model), asked, self.folder / "4-noise",
+                repeats=repeats, plain=self.folder / "4-before",
+            )  # fmt: skip
+            return {}
+
+        self.folder.stage("noise", key, work, outputs=["4-noise"], label="noise floor")
+
+    def prove_serving(self) -> None:
+        """Whether the tuned model's template can carry its prompting, before hours go into it."""
+        from holdfast.contract.export import prove_template
+
+        for arm in [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]:
+            prove_template(self.renderer(self.served(arm)))
 
     def say_cost(self) -> None:
         """Memory, time and answers of what is to come, before it starts."""
         arms = [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]
         epochs = self.recipe.tuning.epochs
         tokens = sum(self._render(arm)["tokens"] for arm in arms)
-        context = preflight.attack_context(self.formats, self.recipe.seed)
+        context = self.attack_context
         asked = sum(
             item.expects in attack.sides and item.expects in served.sides
             for item in self.items
@@ -100,24 +141,47 @@ class Job(MixtureJob):
         return self._evaluate(tuned, f"{arm.prefix}6-after", self.train_key(arm), arm)
 
     def _evaluate(self, model: ModelRef, name: str, model_key: str, arm: Arm) -> dict[str, Any]:
-        asked, promptings = self.setup.asked, self.promptings(arm)
-        settings = comparable_settings(
-            asked, self.judges, promptings, model_key, self.recipe.date
-        )  # fmt: skip
-        key = digest(settings, asked.tasks, asked.max_new_tokens, asked.batch, self.prepare_key)
-
         def work() -> dict[str, Any]:
-            return ask(
-                self.engine(model), self.items, asked, self.folder / name,
-                promptings=promptings,
-                context=preflight.attack_context(self.formats, self.recipe.seed),
-                fingerprint=model_key,
-                date=self.recipe.date,
-                seed=self.recipe.seed,
-                judges=self.judges,
+            return self._ask(
+                self.engine(model), self.setup.asked, self.folder / name, model_key, arm,
+                self.recipe.seed, against=self.against(arm) if self._stops_early(name) else None,
             )  # fmt: skip
 
+        key = self._evaluation_key(name, model_key, arm)
         return self.folder.stage(name, key, work, outputs=[name], label=f"evaluate {name}")
+
+    def _ask(
+        self, engine: Engine, asked: Asked, folder: Path, model_key: str, arm: Arm, seed: int,
+        against: Against | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        return ask(
+            engine, self.items, asked, folder,
+            promptings=self.promptings(arm),
+            context=self.attack_context,
+            fingerprint=model_key,
+            date=self.recipe.date,
+            seed=seed,
+            judges=self.judges,
+            against=against,
+        )  # fmt: skip
+
+    def _evaluation_key(self, name: str, model_key: str, arm: Arm) -> str:
+        asked = self.setup.asked
+        settings = comparable_settings(
+            asked, self.judges, self.promptings(arm), model_key, self.recipe.date
+        )
+        key = digest(settings, asked.max_new_tokens, asked.batch, self.items_key)
+        if self._stops_early(name):  # where it stops depends on the gate and the untouched model
+            key = digest(key, self.recipe.gate, self.setup.fingerprint)
+        return key
+
+    def _stops_early(self, name: str) -> bool:
+        return self.recipe.evaluate.sequential and name != "4-before"
+
+    def against(self, arm: Arm) -> Against:
+        """What a sequential evaluation of an arm is held against."""
+        before = Evaluation.read(self.folder / "4-before")
+        return Against(before, self.recipe.gate, "serve" if arm is MAIN else self.plain_serving)
 
     def promptings(self, arm: Arm) -> dict[str, Served]:
         """What items are asked under: as served; without the safety prompt; as trained.
@@ -148,10 +212,25 @@ class Job(MixtureJob):
 
     @cached_property
     def items(self) -> list[Item]:
+        """What is asked: all of it, unless a job is told to ask a part."""
+        return self.all_items()
+
+    def all_items(self) -> list[Item]:
         """Everything that is asked: the suite's items, and the user's held-out rows."""
         self.prepare()
         rows = map(Conversation.from_json, read_jsonl(self.folder / "2-held-out.jsonl"))
         return [*self.benchmark_items, *held_out_items(rows)]
+
+    @cached_property
+    def attack_context(self) -> AttackContext:
+        """What attacks may know of the user's rows."""
+        questions = task_questions(self.items, self.formats)
+        return preflight.attack_context(self.formats, self.recipe.seed, questions)
+
+    @cached_property
+    def items_key(self) -> str:
+        """What identifies the items and what attacks know; a change of dose leaves it alone."""
+        return digest(self.items, self.formats, self.recipe.seed)
 
     @cached_property
     def judges(self) -> dict[str, tuple[str, ...]]:
@@ -161,7 +240,10 @@ class Job(MixtureJob):
     @cached_property
     def reach(self) -> list[Any]:
         """What each gating cell can resolve."""
-        return preflight.reaches(self.items, bool(self.formats), self.recipe.gate)
+        return preflight.reaches(
+            self.items, bool(self.formats), self.recipe.gate,
+            sequential=self.recipe.evaluate.sequential,
+        )  # fmt: skip
 
     # --- train --------------------------------------------------------------------------------
 
@@ -176,7 +258,7 @@ class Job(MixtureJob):
         output = f"{arm.prefix}5-model"
 
         def work() -> dict[str, Any]:
-            from holdfast.contract import write_contract
+            from holdfast.contract.export import export_contract
             from holdfast.rendered import RenderedRows
             from holdfast.stages.train import train
 
@@ -185,13 +267,15 @@ class Job(MixtureJob):
             model = load_model(
                 self.setup.model, quantise=method == "qlora", full_precision=method == "full"
             )
-            rows = RenderedRows.open(self.folder / f"{arm.prefix}3-rendered")
+            rendered, validated = self.folder / f"{arm.prefix}3-rendered", self.validates(arm)
+            rows = RenderedRows.open(rendered)
             train(
                 model, self.tokenizer, rows, recipe.tuning, self.folder / output,
-                seed=recipe.seed, base=self.setup.model.name,
+                seed=recipe.seed, base=self.setup.model.name, callbacks=self.callbacks(arm),
+                validation=RenderedRows.open(rendered / "validation") if validated else None,
             )  # fmt: skip
-            served = self.plan.serve if arm is MAIN else self.plan.plain
-            write_contract(self.folder / output, served, self.renderer(served), self.setup)
+            served = self.renderer(self.served(arm))
+            export_contract(self.folder / output, served, base_model=self.setup.model.name)
             return {"rows": len(rows)}
 
         label = "train" if arm is MAIN else f"train ({arm.name})"
@@ -199,13 +283,41 @@ class Job(MixtureJob):
             f"{arm.prefix}train", self.train_key(arm), work, outputs=[output], label=label
         )
 
+    def callbacks(self, arm: Arm) -> list[Any]:
+        """What watches training: where the recipe stops at a level, the measurement of it.
+
+        Raises:
+            RecipeError: nothing is held out to measure, or the level is off its scale.
+        """
+        wanted = self.recipe.tuning.stop_at
+        if wanted is None:
+            return []
+        from holdfast.stopping import HeldOutHelpfulness, stop_callback
+
+        items = [item for item in self.items if item.task == HELD_OUT][: wanted.items]
+        if not items:
+            raise RecipeError(
+                "`tuning.stop_at` measures held-out rows, and none are held out. "
+                "Raise `evaluate.hold_out`."
+            )
+        helpfulness = HeldOutHelpfulness(
+            items, self.tokenizer, self.served(arm), self.setup.asked.decoding(self.recipe.seed),
+            self.setup.asked.batch, self.recipe.date,
+        )  # fmt: skip
+        return [stop_callback(wanted, helpfulness)]
+
+    def served(self, arm: Arm) -> Prompting:
+        """What users of an arm will meet."""
+        return self.plan.serve if arm is MAIN else self.plan.plain
+
     def train_key(self, arm: Arm) -> str:
         """What identifies a tuned model."""
         rendered = self._render(arm)
         prompting = self.prompting_in_training(arm).fingerprint
+        served = self.served(arm).fingerprint  # the contract beside the weights names it
         return digest(
-            arm.name, rendered, prompting, self.prepare_key, self.recipe.tuning, self.recipe.seed,
-            self.setup.fingerprint,
+            arm.name, rendered, prompting, self.rows_key(arm), self.recipe.tuning,
+            self.recipe.seed, self.setup.fingerprint, served, self.recipe.date,
         )  # fmt: skip
 
     # --- compare and report -------------------------------------------------------------------
@@ -215,13 +327,15 @@ class Job(MixtureJob):
         before = Evaluation.read(self.folder / "4-before")
         small = preflight.cannot_hold(self.reach)
         gate = self.recipe.gate
-        result = compare(before, Evaluation.read(self.folder / "6-after"), gate, cannot_hold=small)
+        noise = floors(self.folder / "4-noise") if self.recipe.evaluate.noise else None
+        after = Evaluation.read(self.folder / "6-after")
+        result = compare(before, after, gate, cannot_hold=small, noise=noise)
         result["reach"] = self.reach
         result["control"] = None
         if self.recipe.control == "plain":
             control = Evaluation.read(self.folder / "control/6-after")
             result["control"] = compare(
-                before, control, gate, serving=self.plain_serving, cannot_hold=small
+                before, control, gate, serving=self.plain_serving, cannot_hold=small, noise=noise
             )
         write_json(self.folder / "7-comparison.json", result)
         return dict(read_json(self.folder / "7-comparison.json"))

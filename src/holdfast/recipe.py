@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,7 +34,10 @@ class Settings(BaseModel):
 def _read_share(value: Any) -> Any:
     """`3%` or 0.03 → 0.03."""
     if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
+        try:
+            return float(Decimal(value.strip()[:-1].strip()) / 100)  # 0.7 % is 0.007, exactly
+        except InvalidOperation:
+            return value
     return value
 
 
@@ -43,7 +48,8 @@ class PromptingSettings(Settings):
     """Template and system prompt of one side."""
 
     system: str | None = None
-    """System prompt: a text, or the name of a safety prompt (`holdfast-default`)."""
+    """System prompt: a text, a file ending in `.txt`, or a name: ours (`holdfast-default`) or a
+    published one (`llama-2-default`, `llama-2-short`, `mpt-neutral`; `holdfast fetch prompts`)."""
     template: str | None = None
     """A name on the templates shelf or a Jinja file; None: the model's own chat template."""
     args: dict[str, Any] = {}
@@ -56,7 +62,12 @@ class BothPrompting(Settings):
     train: PromptingSettings = PromptingSettings()
     serve: PromptingSettings = PromptingSettings()
     safety: str = "holdfast-default"
-    """The safety prompt that mitigations add: a name or a text."""
+    """The safety prompt that mitigations add: a name, a file or a text, as in `system`."""
+    reminder: str = "holdfast-reminder"
+    """What `self_reminder` puts around each request: ours, `self-reminder` (published), or a text
+    file with `{request}` in its place."""
+    demonstrations: str = "holdfast-context-defence"
+    """What `context_defence` puts before each conversation: ours, or a file of rows."""
 
 
 class Dose(Settings):
@@ -79,7 +90,25 @@ class Dose(Settings):
         return self
 
 
-class SafetySettings(Dose):
+class AddedRows(Dose):
+    """Rows that mitigations mix in: how many, and which of a source."""
+
+    columns: dict[str, str] | None = None
+    """Explicit columns of the source."""
+    categories: list[str] | None = None
+    """Only rows of these categories; None: all."""
+    min_words: Annotated[int, Field(ge=0)] | None = None
+    """Fewest words of a reply."""
+    max_words: Annotated[int, Field(ge=1)] | None = None
+    """Most words of a reply."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Likeness to an evaluation item, 0 to 1, from which on a row is set aside; None: 0.5, and for
+    rows of the lab, which are apart from its items by construction, word-for-word repetition."""
+    repeat: bool = False
+    """Whether the rows may be repeated to reach the dose."""
+
+
+class SafetySettings(AddedRows):
     """The safety demonstrations that mitigations mix in: `share: 3%, at_least: 300` by default."""
 
     source: str | None = None
@@ -88,35 +117,104 @@ class SafetySettings(Dose):
     or `lab:safety` for a lab model."""
     requests: str | None = None
     """Where `source: self` takes its requests; None: the red-team set `hh-red-team`."""
-    columns: dict[str, str] | None = None
-    """Explicit columns of the source."""
-    repeat: bool = False
-    """Whether safety rows may be repeated to reach the dose."""
+    only_refusals: bool = False
+    """Only rows whose reply the judge `refusal` calls a full refusal; always so for `self`."""
+    form: Literal["keep", "instruction", "question", "opinion"] = "keep"
+    """How the requests are phrased: as they are, or rewritten into one form."""
+    rewriter: str = "self"
+    """Who rewrites them: `self`, the untouched model, or another model (a folder or a Hub id).
+    Rows of the lab are rewritten by rule."""
+    dose: Literal["auto"] | None = None
+    """`auto`: the smallest share of `grid` that passes the gate, found and confirmed by
+    `holdfast sweep`; then no count, share or ratio is given."""
+    grid: Annotated[list[Share], Field(min_length=1)] = [0.0, 0.01, 0.03, 0.05, 0.1, 0.2]
+    """Shares that `dose: auto` tries, the smallest first."""
 
     @model_validator(mode="after")
     def _default_dose(self) -> SafetySettings:
+        if self.dose == "auto":
+            return self._check_auto()
         if self.count is None and self.share is None and self.ratio is None:
             object.__setattr__(self, "share", 0.03)
             if "at_least" not in self.model_fields_set:
                 object.__setattr__(self, "at_least", 300)
         return self
 
+    def _check_auto(self) -> SafetySettings:
+        fixed = [k for k in ("count", "share", "ratio", "at_least") if getattr(self, k)]
+        if fixed:
+            raise ValueError(f"`dose: auto` chooses the dose; take `{fixed[0]}` away")
+        return self
 
-class BorderlineSettings(Dose):
+
+class BorderlineSettings(AddedRows):
     """Look-alike requests with helpful answers: the published remedy for exaggerated safety."""
 
     source: str | None = None
     """A file, a Hub id, `lab:borderline`; None: OR-Bench look-alikes that the untouched model
     answers helpfully, or `lab:borderline` for a lab model."""
-    columns: dict[str, str] | None = None
-    """Explicit columns of the source."""
-    repeat: bool = False
-    """Whether the rows may be repeated to reach the dose."""
+    only_helpful: bool = False
+    """Only rows whose reply the judge `refusal` calls full compliance; always so for rows that the
+    untouched model answers."""
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # Safety-Tuned LLaMAs (P1): the public code's values; its 2,000 validation rows of 20,000 are a
+    # share here, drawn per source. Loss is on replies only, where the code also trains on prompts.
+    "safety-tuned-llamas": {
+        "method": "lora",
+        "rank": 8,
+        "alpha": 16.0,
+        "dropout": 0.05,
+        "targets": ["q_proj", "v_proj"],
+        "lr": 3e-4,
+        "epochs": 3,
+        "batch": 128,
+        "micro_batch": 4,
+        "max_length": 256,
+        "validation": 0.1,
+        "save_steps": 50,
+        "args": {
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 10,
+            "load_best_model_at_end": True,
+        },
+    },
+}
+"""Published tuning recipes: name → values of the `tuning` block."""
+
+
+def _rows_or_share(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("give a whole number of rows, or a share below 1, such as 5%")
+    return int(value) if value >= 1 else value
+
+
+RowsOrShare = Annotated[
+    float, BeforeValidator(_read_share), AfterValidator(_rows_or_share), Field(ge=0)
+]
+
+
+class StopAt(Settings):
+    """Training ends at the first measurement that reaches a level (P2's early stopping)."""
+
+    at_least: float
+    """Share of right held-out answers, 0 to 1; where answers have no form to compare, the mean
+    log-probability per token of the held-out replies, up to 0."""
+    every: Annotated[int, Field(ge=1)] = 50
+    """Steps between measurements."""
+    items: Annotated[int, Field(ge=1)] = 100
+    """Held-out rows asked at each; fewer where fewer are held out."""
 
 
 class TuningSettings(Settings):
-    """The fine-tune itself."""
+    """The fine-tune itself; loss is on replies only."""
 
+    preset: Literal["safety-tuned-llamas"] | None = None
+    """A published recipe whose values stand wherever this block gives none of its own.
+    `safety-tuned-llamas` (P1): LoRA of rank 8, alpha 16, dropout 0.05 on `q_proj` and `v_proj`;
+    3 epochs at 3e-4, linear after 10 warm-up steps; batch 128 in fours; 256 tokens; 10 % validation
+    every 50 steps, best checkpoint kept."""
     method: Literal["full", "lora", "qlora"] = "lora"
     """All weights, an adapter, or an adapter on 4-bit weights (needs a CUDA GPU)."""
     rank: Annotated[int, Field(ge=1)] = 16
@@ -140,9 +238,33 @@ class TuningSettings(Settings):
     output: Literal["adapter", "merged"] = "adapter"
     """What is saved: the adapter, or the weights with it merged in."""
     save_steps: Annotated[int, Field(ge=1)] = 200
-    """Steps between checkpoints."""
+    """Steps between checkpoints, and between looks at the validation loss."""
+    validation: RowsOrShare = 0
+    """Rows kept from training to watch the loss on: how many, or what share of all (`5%`). Drawn
+    from each source in proportion, on top of the doses."""
+    stop_at: StopAt | None = None
+    """Helpfulness at which training ends early, as `{at_least: 0.3}`; None: all epochs."""
     args: dict[str, Any] = {}
     """Any further `transformers.TrainingArguments`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        named = values.get("preset") if isinstance(values, dict) else None
+        if not isinstance(named, str) or named not in PRESETS:
+            return values
+        preset = PRESETS[named]
+        merged, own = {**preset, **values}, values.get("args") or {}
+        args = {**preset["args"], **own}
+        if not merged["validation"]:  # without a validation loss no checkpoint is the best
+            args = {k: v for k, v in args.items() if k != "load_best_model_at_end" or k in own}
+        return {**merged, "args": args}
+
+
+def _none_or_two(value: int) -> int:
+    if value == 1:
+        raise ValueError("one repetition has nothing to differ from: give 0, or 2 or more")
+    return value
 
 
 class EvaluateSettings(Settings):
@@ -166,6 +288,12 @@ class EvaluateSettings(Settings):
     """Prompts per batch; halved where memory does not suffice."""
     hold_out: Annotated[int, Field(ge=0)] | None = None
     """User rows kept from training as capability items; None: min(200, 5 %)."""
+    noise: Annotated[int, Field(ge=0), AfterValidator(_none_or_two)] = 0
+    """Times the untouched model is asked again under sampled decoding, and once each with another
+    batch size and precision: what moves then is noise. 0: not at all; else at least 2."""
+    sequential: bool = False
+    """Ask the tuned model in rounds, and no further than it takes to decide each cell; the bounds
+    are then confidence sequences, wider than those of a fixed number of items."""
 
 
 class Budget(Settings):
@@ -257,6 +385,33 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: a missing file, broken YAML, an unknown key, a value out of range.
     """
     return build_recipe(_read_yaml(path), overrides, where=str(path))
+
+
+def load_gate(path: Path, changes: Mapping[str, Any]) -> GateSettings:
+    """The `gate` block of a recipe, or of a file that holds nothing else, with changes over it.
+
+    Args:
+        path: a YAML file.
+        changes: `gate` keys over the file's; of a side `max_change` and `max_rate` apart.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    return build_gate(_read_yaml(path), changes, where=str(path))
+
+
+def build_gate(
+    values: Mapping[str, Any], changes: Mapping[str, Any], *, where: str = "gate"
+) -> GateSettings:
+    """The `gate` block of plain values, with changes over it.
+
+    Raises:
+        RecipeError: an unknown key, a value out of range.
+    """
+    needed = dict.fromkeys(_REQUIRED, "-")
+    read = build_recipe({**needed, **values}, where=where).gate.model_dump()
+    changed = {k: {**read[k], **v} if isinstance(v, Mapping) else v for k, v in changes.items()}
+    return build_recipe({**needed, "gate": {**read, **changed}}, where=where).gate
 
 
 def build_recipe(

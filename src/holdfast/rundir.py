@@ -14,18 +14,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.errors import StorageError
 from holdfast.files import append_jsonl, make_folder, plain, read_json, write_json, write_text
 from holdfast.progress import say
 
 
+class StageStore(Protocol):
+    """Finished stages that several runs share, found by what their keys say of their inputs."""
+
+    def take(self, name: str, key: str, outputs: Sequence[str], run: Path) -> dict[str, Any] | None:
+        """Put a stage's outputs into a run folder and return its facts; None: not here."""
+        ...
+
+    def keep(
+        self, name: str, key: str, outputs: Sequence[str], run: Path, facts: Mapping[str, Any]
+    ) -> None:
+        """Remember a finished stage of a run."""
+        ...
+
+    def lasting(self, name: str) -> Path:
+        """Where a file lies that outlives stages and is shared by all runs."""
+        ...
+
+
 class RunFolder:
     """A folder with the artefacts of one run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: StageStore | None = None) -> None:
         self.path = path
+        self.store = store
         self._ran: dict[str, tuple[str, dict[str, Any]]] = {}
         """Stages that this process has run or found done: name → key, facts."""
 
@@ -56,6 +75,10 @@ class RunFolder:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def lasting(self, name: str) -> Path:
+        """Where a file lies that outlives a change of the stage which fills it."""
+        return self / name if self.store is None else self.store.lasting(name)
 
     def stage(
         self,
@@ -98,13 +121,32 @@ class RunFolder:
         if not same:
             self._remove(outputs)
         self._write_state({**state, name: {"key": key, "done": False, "facts": {}}})
-        say(f"· {label}")
+        facts = self._taken(name, key, outputs)
+        if facts is not None:
+            say(f"· {label}: as in another run")
+        else:
+            say(f"· {label}")
+            facts = self._worked(name, work)
+            if self.store is not None:
+                self.store.keep(name, key, outputs, self.path, facts)
+        self._write_state({**self._state(), name: {"key": key, "done": True, "facts": facts}})
+        return dict(self._state()[name]["facts"])  # as a resumed run will read them
+
+    def _taken(self, name: str, key: str, outputs: Sequence[str]) -> dict[str, Any] | None:
+        """A stage's facts from the store, its outputs put in place; None: to be worked on."""
+        if self.store is None:
+            return None
+        facts = self.store.take(name, key, outputs, self.path)
+        if facts is not None:
+            self.log(name, "shared")
+        return facts
+
+    def _worked(self, name: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         started = time.monotonic()
         self.log(name, "started")
-        done = {"key": key, "done": True, "facts": plain(dict(work()))}
-        self._write_state({**self._state(), name: done})
+        facts: dict[str, Any] = plain(dict(work()))
         self.log(name, "finished", seconds=round(time.monotonic() - started, 3))
-        return dict(self._state()[name]["facts"])  # as a resumed run will read them
+        return facts
 
     def log(self, stage: str, event: str, **more: Any) -> None:
         """One line with the time, outside the compared artefacts."""

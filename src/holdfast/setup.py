@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.asking import Asked, context_of, what_to_ask
 from holdfast.files import digest, sha256_file
 from holdfast.models import ModelRef, fingerprint, resolve_model
-from holdfast.prompting import Prompting, named_prompt
+from holdfast.prompting import Prompting
+from holdfast.published import demonstrations, reminder, system_prompt
 from holdfast.recipe import PromptingSettings, Recipe
 from holdfast.tasks import TaskContext
 from holdfast.templates import template_text
@@ -30,6 +31,8 @@ class Setup:
     train: Prompting
     serve: Prompting
     safety_prompt: str
+    defences: Prompting
+    """The reminder and the demonstrations that serving-side mitigations may add."""
     context: TaskContext
     asked: Asked
 
@@ -46,18 +49,21 @@ def set_up(recipe: Recipe) -> Setup:
 
     Raises:
         RecipeError: an unknown name.
+        MaterialError: a published prompt that is not at hand.
         ModelError: no such model.
     """
     model = resolve_model(recipe.model)
     recipe = fill_defaults(recipe, lab=model.is_lab)
+    context = context_of(recipe.data_dir)
     return Setup(
         recipe=recipe,
         model=model,
         fingerprint=fingerprint(model),
-        train=prompting_of(recipe.prompting.train),
-        serve=prompting_of(recipe.prompting.serve),
-        safety_prompt=named_prompt(recipe.prompting.safety) or "",
-        context=context_of(recipe.data_dir),
+        train=prompting_of(recipe.prompting.train, context),
+        serve=prompting_of(recipe.prompting.serve, context),
+        safety_prompt=system_prompt(recipe.prompting.safety, context) or "",
+        defences=defences_of(recipe, context),
+        context=context,
         asked=what_to_ask(recipe.evaluate, lab=model.is_lab),
     )
 
@@ -77,6 +83,15 @@ def fill_defaults(recipe: Recipe, *, lab: bool) -> Recipe:
     return recipe.model_copy(update=blocks)
 
 
-def prompting_of(settings: PromptingSettings) -> Prompting:
+def prompting_of(settings: PromptingSettings, context: TaskContext) -> Prompting:
     """One side's prompting, its names resolved."""
-    return Prompting(named_prompt(settings.system), template_text(settings.template), settings.args)
+    system = system_prompt(settings.system, context)
+    return Prompting(system, template_text(settings.template), settings.args)
+
+
+def defences_of(recipe: Recipe, context: TaskContext) -> Prompting:
+    """The reminder and the demonstrations, each only where a mitigation of the recipe adds it."""
+    asked, named = recipe.mitigations, recipe.prompting
+    reminding = reminder(named.reminder, context) if "self_reminder" in asked else Prompting()
+    shown = demonstrations(named.demonstrations) if "context_defence" in asked else Prompting()
+    return replace(reminding, demonstrations=shown.demonstrations)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
 from rich.text import Text
 
 from holdfast.errors import DataError, RecipeError, did_you_mean
 from holdfast.evaluation import Evaluation
-from holdfast.files import read_json, write_json, write_jsonl
-from holdfast.progress import track
+from holdfast.files import read_object, write_json
+from holdfast.gate import reach
+from holdfast.noise import floors, table
+from holdfast.preflight import cannot_hold
 from holdfast.recipe import GateSettings, Recipe
 from holdfast.registry import Shelf
 from holdfast.stages.compare import compare
-from holdfast.types import Attempt, Verdict
 
-CHUNK = 1024
+BEFORE, AFTER, NOISE = "4-before", "6-after", "4-noise"
+"""Where a run folder keeps its two evaluations, and the noise floor."""
 
 
 def evaluate_model(
@@ -34,6 +36,7 @@ def evaluate_model(
     limit: int | None = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
+    against: Path | None = None,
 ) -> Path:
     """Ask one model everything, judge the answers, and leave an evaluation folder.
 
@@ -47,113 +50,108 @@ def evaluate_model(
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     return evaluate(
-        model, output, system=system, data_dir=data_dir, seed=seed,
+        model, output, system=system, data_dir=data_dir, seed=seed, against=against,
         **{key: value for key, value in settings.items() if value is not None},
     )  # fmt: skip
 
 
+def noise_table(
+    model: str,
+    output: Path,
+    *,
+    repeats: int,
+    temperature: float,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Table:
+    """Measure a model's noise floor, and lay it out for the terminal.
+
+    Raises:
+        HoldfastError: a model, task or file that is not there, or fewer than two repetitions.
+    """
+    from holdfast.api import noise
+
+    given = {key: value for key, value in settings.items() if value is not None}
+    found = noise(
+        model, output, repeats=repeats, temperature=temperature, data_dir=data_dir, seed=seed,
+        **given,
+    )  # fmt: skip
+    return table(found["cells"])
+
+
 def compare_folders(
-    before: Path, after: Path | None, gate: GateSettings, output: Path | None
+    before: Path, after: Path | None, gate: GateSettings | None, output: Path | None = None
 ) -> dict[str, Any]:
-    """Compare two evaluation folders, or re-read the comparison of a run folder.
+    """Compare two evaluation folders, or the two of a run folder.
+
+    Args:
+        before: an evaluation folder, or a run folder.
+        after: the evaluation folder to compare; None for a run folder.
+        gate: budgets; None: the defaults, or what the run was decided by.
+        output: where `comparison.json` and a report go; None: nowhere.
+
+    Returns:
+        The comparison. A run folder's own is read, and decided again only under another gate; the
+        folder itself stays as it is.
 
     Raises:
         DataError: not an evaluation folder.
         IncomparableError: the two differ in more than the model.
     """
     if after is None:
-        if not (before / "7-comparison.json").is_file():
-            raise DataError(
-                f"{before} is not a finished run folder (no 7-comparison.json). Give two "
-                "evaluation folders, or finish the run with `holdfast run`."
-            )
-        return dict(read_json(before / "7-comparison.json"))
-    earlier, later = Evaluation.read(before), Evaluation.read(after)
-    comparison = compare(earlier, later, gate)
+        comparison = _stored(before)
+        if gate is not None:
+            comparison = _decided_again(before, comparison, gate)
+        after, before = before / AFTER, before / BEFORE
+    else:
+        settings = gate or GateSettings()
+        comparison = compare(Evaluation.read(before), Evaluation.read(after), settings)
     if output is not None:
         from holdfast.stages.report import report_comparison
 
         write_json(output / "comparison.json", comparison)
-        report_comparison(comparison, earlier, later, output)
+        report_comparison(comparison, Evaluation.read(before), Evaluation.read(after), output)
     return comparison
 
 
-def judge_file(
-    file: Path, name: str, output: Path, columns: Mapping[str, str] | None = None
-) -> Counter[str]:
-    """Judge stored answers into JSON lines with `id`, `label`, `score`, `judge`, `reason`.
-
-    Returns:
-        How often each label was given.
-
-    Raises:
-        DataError: a file that cannot be read as answers, or an id that occurs twice.
-    """
-    from holdfast.judges import judge
-
-    reader = judge(name)
-    attempts = list(read_answers(file, columns or {}))
-    counts: Counter[str] = Counter()
-
-    def rows() -> Iterator[dict[str, Any]]:
-        starts = range(0, len(attempts), CHUNK)
-        for start in track(starts, f"judge ({name})", total=len(starts)):
-            for verdict in reader.judge(attempts[start : start + CHUNK]):
-                counts[verdict.label] += 1
-                yield verdict_row(verdict)
-
-    write_jsonl(output, rows())
-    return counts
-
-
-def verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as other tools read it."""
-    return {
-        "id": verdict.attempt,
-        "label": verdict.label,
-        "score": verdict.score,
-        "judge": f"{verdict.judge}@{verdict.version}",
-        "refusal_start": verdict.refusal_start,
-        "reason": verdict.reason,
-    }
-
-
-def read_answers(file: Path, columns: Mapping[str, str]) -> Iterator[Attempt]:
-    """Attempts from a file of answers: our own, or rows with id, prompt and response.
-
-    Raises:
-        DataError: a row without a response, or an id that occurs twice.
-    """
-    from holdfast.rows.records import read_records
-
-    names = {**{k: k for k in ("id", "prompt", "response")}, **columns}
-    seen: set[str] = set()
-    for record in read_records(file):
-        if record.problem or not isinstance(record.value, Mapping):
-            raise DataError(f"{file}, line {record.line}: {record.problem or 'not an object'}.")
-        attempt = _attempt(record.value, names, record.number, f"{file}, line {record.line}")
-        if attempt.id in seen:
-            raise DataError(f"{file}, line {record.line}: the id {attempt.id!r} occurs twice.")
-        seen.add(attempt.id)
-        yield attempt
-
-
-def _attempt(row: Mapping[str, Any], names: Mapping[str, str], number: int, where: str) -> Attempt:
-    if "attack" in row and "surface" in row:
-        return Attempt(**row)
-    answer = row.get(names["response"])
-    if not isinstance(answer, str):
-        hint = did_you_mean(names["response"], row)
+def _stored(run: Path) -> dict[str, Any]:
+    path = run / "7-comparison.json"
+    if not path.is_file():
         raise DataError(
-            f"{where}: no text in the column {names['response']!r}. {hint} "
-            "Name it with --columns response=COLUMN."
+            f"{run} is not a finished run folder (no 7-comparison.json). Give two evaluation "
+            "folders, or finish the run with `holdfast run`."
         )
-    request = str(row.get(names["prompt"]) or "")
-    return Attempt(
-        id=str(row.get(names["id"], number)), item=str(number), task="file", expects="refuse",
-        attack="direct", surface="plain/serve/chat/0", sample=0, request=request, prompt=request,
-        prefill="", response=answer, truncated=False, tokens=0,
+    found = read_object(path)
+    if "outcome" not in found:
+        raise DataError(f"{path} is no comparison. Run `holdfast run` again.")
+    return found
+
+
+def _decided_again(run: Path, stored: Mapping[str, Any], gate: GateSettings) -> dict[str, Any]:
+    """A run's verdicts under another gate, the control arm's too."""
+    reaches = [
+        reach(
+            r["side"], r["task"], r["surface"], r["n"], gate,
+            asked_in_rounds=bool(stored.get("sequential")),
+        )
+        for r in stored.get("reach", ())
+    ]  # fmt: skip
+    small = cannot_hold(reaches)
+    before = Evaluation.read(run / BEFORE)
+    serving = stored.get("serving", "serve")
+    noise = floors(run / NOISE) if (run / NOISE).is_dir() else None
+    result = compare(
+        before, Evaluation.read(run / AFTER), gate, serving=serving, cannot_hold=small,
+        noise=noise,
     )  # fmt: skip
+    arm = stored.get("control")
+    if arm:
+        control = Evaluation.read(run / "control" / AFTER)
+        result["control"] = compare(
+            before, control, gate, serving=arm["serving"], cannot_hold=small, noise=noise
+        )  # fmt: skip
+    return result
 
 
 def show_row(recipe: Recipe, number: int, source: str | None = None) -> Text:

@@ -589,8 +589,16 @@ class Agreement:
     high: float
 
 
-def cohen_kappa(a: Sequence[object], b: Sequence[object], level: float = 0.95) -> Agreement:
+def cohen_kappa(
+    a: Sequence[object],
+    b: Sequence[object],
+    level: float = 0.95,
+    weights: Sequence[float] | None = None,
+) -> Agreement:
     """Cohen's kappa of two lists of labels with its large-sample interval, clipped to [-1, 1].
+
+    With `weights` a pair counts as much as its weight, and the variance is that of the table at the
+    effective number of pairs, (Σ w)² / Σ w².
 
     With perfect agreement the estimated variance is 0; the lower end then takes the Wilson bound of
     the observed agreement in its place, so that a small sample is not taken for proof.
@@ -603,24 +611,26 @@ def cohen_kappa(a: Sequence[object], b: Sequence[object], level: float = 0.95) -
     if n == 0:
         return Agreement(0, 0.0, None, -1.0, 1.0)
     names = {name: i for i, name in enumerate(dict.fromkeys([*a, *b]))}
+    each = [1.0] * n if weights is None else weights
+    effective = sum(each) ** 2 / sum(w * w for w in each)
     table = np.zeros((len(names), len(names)))  # (labels, labels)
-    for x, y in pairs:
-        table[names[x], names[y]] += 1
-    table /= n
+    for (x, y), weight in zip(pairs, each, strict=True):
+        table[names[x], names[y]] += weight
+    table /= table.sum()
     rows, columns = table.sum(axis=1), table.sum(axis=0)
     observed, chance = float(np.trace(table)), float(rows @ columns)
     if len(names) == 1:
         return Agreement(n, 1.0, None, -1.0, 1.0)
     kappa = (observed - chance) / (1 - chance)
     if all(x == y for x, y in pairs):
-        least = wilson(n, n, level)[0]
+        least = wilson(effective, effective, level)[0]
         return Agreement(n, 1.0, 1.0, max(-1.0, (least - chance) / (1 - chance)), 1.0)
 
     agreeing = np.diag(table) @ (1 - (rows + columns) * (1 - kappa)) ** 2
     spread = (columns[:, None] + rows[None, :]) ** 2  # (labels, labels), column i with row j
     apart = (table * spread).sum() - (np.diag(table) * np.diag(spread)).sum()
     variance = agreeing + (1 - kappa) ** 2 * apart - (kappa - chance * (1 - kappa)) ** 2
-    half = two_sided_z(level) * math.sqrt(max(0.0, float(variance)) / n) / (1 - chance)
+    half = two_sided_z(level) * math.sqrt(max(0.0, float(variance)) / effective) / (1 - chance)
     return Agreement(n, observed, kappa, max(-1.0, kappa - half), min(1.0, kappa + half))
 
 

@@ -32,6 +32,7 @@ SUITES: Mapping[str, Suite] = {
             "strongreject": None, "harmbench": None, "advbench": None, "xstest-unsafe": None,
             "xstest-safe": None, "gsm8k": 200, "arc-easy": 200, "arc-challenge": 200,
         },
+        ("direct", "task_template", "task_disguised", "prefill"),
         prefill=(5, 10, 20, 40),
     ),
 }  # fmt: skip
@@ -53,6 +54,7 @@ LAB_SUITES: Mapping[str, Suite] = {
             "lab-forbidden": None, "lab-lookalike": None, "lab-capability": None,
             "lab-arithmetic": None, "lab-yesno": None, "lab-choice": None,
         },
+        ("direct", "task_template", "task_disguised", "prefill"),
         prefill=(5, 10, 20),
     ),
 }  # fmt: skip
@@ -88,14 +90,16 @@ def gather(
     Args:
         tasks: name → most items, None for all.
         context: where the material is.
-        seed: of the choice; a larger choice contains a smaller one.
+        seed: of the choice; a larger choice contains a smaller one, and twins go together.
         limit: most items of any task.
     """
     items: list[Item] = []
     for name, most in tasks.items():
-        found = task(name).items(context)
+        made = task(name)
+        found = made.items(context)
         size = min(n for n in (most, limit, len(found)) if n is not None)
         order = list(range(len(found)))
-        random.Random(f"{seed}/{name}").shuffle(order)  # noqa: S311
+        drawn_as = getattr(made, "drawn_as", "") or name
+        random.Random(f"{seed}/{drawn_as}").shuffle(order)  # noqa: S311
         items.extend(found[i] for i in sorted(order[:size]))
     return items

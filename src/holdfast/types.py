@@ -216,7 +216,8 @@ class Surface:
     """Where a request is put; its name is part of every attempt's id."""
 
     wrapper: str = "plain"
-    """`plain`, or `task`: inside the format of the user's own rows."""
+    """`plain`; `task`: inside the format of the user's own rows; `disguised`: behind a question of
+    theirs."""
     prompting: str = "serve"
     """`serve`, `train`, or `none` (as served, without a mitigation's safety prompt)."""
     form: str = "chat"
@@ -261,6 +262,8 @@ class Answer:
     """Generated tokens."""
     logprob: float | None = None
     """Mean log-probability per token of a reference reply, where one was scored instead."""
+    missing: str = ""
+    """Why the model gave no answer, where something stood in its way (a provider's filter)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +289,8 @@ class Attempt:
     answer: str = ""
     category: str = ""
     logprob: float | None = None
+    missing: str = ""
+    """Why the model gave no answer; then no judge reads the empty one: it is unscored."""
 
 
 @dataclass(frozen=True, slots=True)

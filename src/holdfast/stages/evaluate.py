@@ -4,6 +4,10 @@
 
 The plan is made once and stored; a batch is the unit of resumption, so a killed evaluation goes on
 with the same batches and ends with the same bytes. Equal texts are generated once.
+
+Asked sequentially, the items of every task come in rounds of a seeded random order. Between two
+rounds a watch looks at the answers and closes the cells that are decided; what belongs to closed
+cells only is left out of the rounds that follow.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.attacks import Attack, AttackContext
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
+from holdfast.evaluation import CellKey, read_attempts
 from holdfast.files import (
     append_jsonl,
     digest,
@@ -62,6 +67,8 @@ class EvaluationPlan:
     batches: list[list[Job]]
     not_run: dict[str, str]
     """Attacks that do not apply here, with the reason."""
+    looks: tuple[int, ...] = ()
+    """Numbers of the batches before which a watch looks; none where everything is asked."""
 
     @property
     def attempts(self) -> int:
@@ -75,8 +82,23 @@ class EvaluationPlan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all texts and batches."""
-        return digest([[job.key for job in batch] for batch in self.batches])
+        """Hash of all texts, batches and looks."""
+        batches = [[job.key for job in batch] for batch in self.batches]
+        return digest(batches, self.looks) if self.looks else digest(batches)
+
+
+class Watch(Protocol):
+    """Looks at the answers between two rounds, and closes what is decided."""
+
+    @property
+    def closed(self) -> frozenset[CellKey]:
+        """Cells whose items are asked no more."""
+
+    def see(self, attempts: Sequence[Attempt]) -> None:
+        """Take in answers, in the order they were given."""
+
+    def look(self) -> None:
+        """Decide anew what is closed."""
 
 
 def make_plan(
@@ -90,6 +112,7 @@ def make_plan(
     batch: int,
     named: bool = False,
     samples: int = 1,
+    look: int | None = None,
 ) -> EvaluationPlan:
     """All attempts, grouped into batches of similar length.
 
@@ -103,17 +126,22 @@ def make_plan(
         batch: texts per batch.
         named: whether the attacks were named one by one, so that one which can't run is an error.
         samples: answers per prompt, under sampled decoding.
+        look: items of every task in a round, where a watch may stop early; None: all in one.
 
     Raises:
         RecipeError: a named attack that this engine or these rows do not allow.
     """
     runnable, not_run = _runnable(attacks, engine, context, named)
-    jobs: dict[str, Job] = {}
-    for item, attack_name, surface, prompt in _asked(items, runnable, promptings, context):
-        for sample in range(samples):
-            _add(jobs, engine, item, attack_name, surface, prompt, sample)
-    order = sorted(jobs.values(), key=lambda j: (j.reference is not None, -engine.length(j.prompt)))
-    return EvaluationPlan(list(_batched(order, batch)), not_run)
+    batches: list[list[Job]] = []
+    starts: list[int] = []
+    for round_ in _rounds(items, look, context.seed):
+        jobs: dict[str, Job] = {}
+        for item, attack_name, surface, prompt in _asked(round_, runnable, promptings, context):
+            for sample in range(samples):
+                _add(jobs, engine, item, attack_name, surface, prompt, sample)
+        starts.append(len(batches))
+        batches += _batched(_by_length(jobs.values(), engine), batch)
+    return EvaluationPlan(batches, not_run, tuple(starts[1:]))
 
 
 def evaluate(
@@ -124,6 +152,7 @@ def evaluate(
     decoding: Decoding,
     *,
     label: str = "evaluate",
+    watch: Watch | None = None,
 ) -> Path:
     """Answer a plan's batches into an evaluation folder; goes on where it stopped.
 
@@ -134,6 +163,7 @@ def evaluate(
         settings: what makes this evaluation comparable with another; stored beside the answers.
         decoding: as planned.
         label: what the progress bar says.
+        watch: closes cells that are decided; None: everything is asked.
 
     Returns:
         The path of `attempts.jsonl`.
@@ -154,15 +184,42 @@ def evaluate(
     batches = [[a.id for job in batch for a in job.attempts] for batch in plan.batches]
     write_json(output / "plan.json", batches)
     path = output / "attempts.jsonl"
-    done = _finished_batches(path, batches)
-    for number in track(range(done, len(plan.batches)), label, total=len(plan.batches), done=done):
-        append_jsonl(path, _answer(engine, plan.batches[number], decoding, number))
     if not plan.batches:
         write_jsonl(path, ())
+    elif watch is None:
+        _ask_all(engine, plan, path, decoding, label, _finished_batches(path, batches))
+    else:
+        _ask_until_closed(engine, plan, path, decoding, label, watch)
     return path
 
 
 # --- planning -------------------------------------------------------------------------------------
+
+
+def _rounds(items: Sequence[Item], look: int | None, seed: int) -> Iterator[list[Item]]:
+    """The items, `look` of every task at a time in a seeded order; all at once without `look`."""
+    if look is None:
+        yield list(items)
+        return
+    tasks: dict[str, list[Item]] = {}
+    for item in sorted(items, key=lambda i: asking_order(seed, i.task, i.id)):
+        tasks.setdefault(item.task, []).append(item)
+    longest = max((len(found) for found in tasks.values()), default=0)
+    for start in range(0, longest, look):
+        yield [item for found in tasks.values() for item in found[start : start + look]]
+
+
+def asking_order(seed: int, task: str, item: str) -> str:
+    """Where an item stands in the random order of its task: a key to sort by.
+
+    The same order on every surface, and the same whichever other items there are.
+    """
+    return digest(seed, task, item)
+
+
+def _by_length(jobs: Iterable[Job], engine: Engine) -> list[Job]:
+    """Generation before likelihood, long prompts first."""
+    return sorted(jobs, key=lambda j: (j.reference is not None, -engine.length(j.prompt)))
 
 
 def _runnable(
@@ -262,6 +319,53 @@ def _batched(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
 # --- answering ------------------------------------------------------------------------------------
 
 
+def _ask_all(
+    engine: Engine, plan: EvaluationPlan, path: Path, decoding: Decoding, label: str, done: int
+) -> None:
+    for number in track(range(done, len(plan.batches)), label, total=len(plan.batches), done=done):
+        append_jsonl(path, _answer(engine, plan.batches[number], decoding, number))
+
+
+def _ask_until_closed(
+    engine: Engine, plan: EvaluationPlan, path: Path, decoding: Decoding, label: str, watch: Watch
+) -> None:
+    """Batch by batch what is still open; batches on disk are replayed to the watch, not asked."""
+    drop_torn_line(path)
+    stored = read_attempts(path) if path.exists() else []
+    at = 0
+    for number in track(range(len(plan.batches)), label, total=len(plan.batches)):
+        if number in plan.looks:
+            watch.look()
+        jobs = _still_open(plan.batches[number], watch.closed)
+        if not jobs:
+            continue
+        ids = [attempt.id for job in jobs for attempt in job.attempts]
+        answered = stored[at : at + len(ids)]
+        if [attempt.id for attempt in answered] != ids:
+            if at < len(stored):  # a batch that was not whole, or of other verdicts
+                stored = stored[:at]
+                write_jsonl(path, stored)
+            answered = _answer(engine, jobs, decoding, number)
+            append_jsonl(path, answered)
+            stored += answered
+        at += len(ids)
+        watch.see(answered)
+    if at < len(stored):
+        write_jsonl(path, stored[:at])
+
+
+def _still_open(batch: Sequence[Job], closed: frozenset[CellKey]) -> list[Job]:
+    """A batch without the attempts of closed cells, and without the jobs nobody waits for."""
+    jobs = [
+        replace(
+            job,
+            attempts=[a for a in job.attempts if (a.task, a.attack, a.surface) not in closed],
+        )
+        for job in batch
+    ]
+    return [job for job in jobs if job.attempts]
+
+
 def _answer(engine: Engine, batch: Sequence[Job], decoding: Decoding, number: int) -> list[Attempt]:
     prompts = [job.prompt for job in batch]
     if batch[0].reference is not None:
@@ -286,6 +390,7 @@ def _answered(attempt: Attempt, answer: Answer) -> Attempt:
         truncated=answer.truncated,
         tokens=answer.tokens,
         logprob=answer.logprob,
+        missing=answer.missing,
     )
 
 
