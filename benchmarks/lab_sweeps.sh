@@ -1,5 +1,5 @@
 #!/bin/sh
-# The sweeps of docs/sweeps.md on the scale model, three seeds each; their tables stand in
+# The sweeps of docs/sweeps.md on the scale model; their tables stand in
 # runs/lab-*/{sweep,dose,grid}.md. Can be interrupted: run it again to go on.
 set -u
 holdfast=${HOLDFAST:-holdfast}
@@ -11,4 +11,4 @@ $holdfast sweep examples/recipes/lab-dose.yaml 'mitigations=[mimic, borderline]'
     borderline.share=10% --set safety.share=$doses --seeds 0,1,2 --output runs/lab-dose-borderline
 $holdfast sweep examples/recipes/lab-auto.yaml --output runs/lab-auto
 $holdfast sweep examples/recipes/lab-grid.yaml --grid templates \
-    --train none,holdfast-default --seeds 0,1,2 --output runs/lab-grid
+    --train none,holdfast-default --seeds 0,1,2,3,4 --output runs/lab-grid

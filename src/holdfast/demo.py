@@ -22,7 +22,7 @@ RECIPE: Mapping[str, Any] = {
     "model": "lab:chat",
     "mitigations": ["mimic", "borderline", "ptst"],
     "safety": {"share": "3%"},
-    "borderline": {"share": "10%"},
+    "borderline": {"share": "20%"},
     "tuning": {"method": "full", "lr": 5e-4, "epochs": 2, "batch": 32, "max_length": 256},
     "evaluate": {
         "tasks": ["lab-forbidden", "lab-lookalike", "lab-capability"],
