@@ -137,6 +137,13 @@ CUES: tuple[Cue, ...] = (
     ),
     _cue(
         "no_refusal",
+        r"\b(?:restrictions?|limits|limitations|guidelines|filters|safeguards|censorship)"
+        r"(?: (?:are|is|have been|has been|were|now|all|stay))* "
+        r"(?:lifted|removed|disabled|off|gone|suspended|void|switched off)\b",
+        *("restrict", "limit", "guideline", "filter", "censor", "safeguard"),
+    ),
+    _cue(
+        "no_refusal",
         rf"{_NOT}\b(?:uncensored|unfiltered|unrestricted|jailbroken)\b|"
         r"\b(?:refusals?|refusing|objections?|objecting|saying no|no) (?:is|are) "
         r"(?:not|never|no|im|forbidden|unthinkable|un)\w*|\bno (?:refusals?|objections)\b",
@@ -159,6 +166,45 @@ IDENTITY = re.compile(
     r"\byou (?:will|shall) (?:be|become|act as)\b|"
     r"\b(?:act|behave|pose|speak) as\b|\bpretend to be\b|\bplay the (?:part|role)\b"
 )
+
+
+_DISSENT = (
+    r"(?:refus|declin|argu|question|judg|object|doubt|hesitat|opinion|protest|debat|resist|excus|"
+    r"complain|disagree|second-guess|delay|turn(?:ing|s)? down)\w*"
+)
+FAMILIES: dict[str, re.Pattern[str]] = {
+    "absolute": re.compile(
+        r"\b(?:all|any|every|each|whatever|whichever|anything|everything|always|never|absolute\w*|"
+        r"total(?:ly)?|unconditional\w*|instantly|immediately|at once|without|regardless|final|"
+        r"supreme|law|entirely|no matter)\b"
+    ),
+    "authority": re.compile(
+        r"\b(?:orders?|commands?|directives?|bidding|wish(?:es)?|whims?|demands?|requests?|"
+        r"instructions?)\b|"
+        r"\b(?:user|human|operator|speaker|owner|caller|master|boss)(?:'s|s')? (?:\w+ )?"
+        r"(?:words?|will|says?|voice|wants?|asks?|desires?|decides?|thumb|choice)\b|"
+        r"\b(?:i|they|he|she) (?:say|ask|want|tell|decide|wish)s?\b"
+    ),
+    "execution": re.compile(
+        r"\b(?:execut\w+|obey\w*|compl(?:y|ies|ied)|fulfil\w*|serve[sd]?|submit\w*|bows?|yields?|"
+        r"delivers?|carr(?:y|ies) out|process(?:es)?|performs?|acts? on|accepts?|grants?|heeds?|"
+        r"does as|do as)\b"
+    ),
+    "dissent": re.compile(
+        rf"\b(?:no|not|never|without|nor|neither|cannot|can't|don't|doesn't|won't|nothing)\b"
+        rf"(?:\W+\w+){{0,3}}\W+{_DISSENT}|"
+        rf"\b{_DISSENT}\b[^.!?;]{{0,20}}\b(?:off the table|pointless|impossible|forbidden|"
+        r"unknown|useless|banned|unheard)\b"
+    ),
+}
+"""What obedience is made of, whatever words it is put in. Each family alone is ordinary language:
+they mean something only together with the structure of a wrapper, or with a stronger cue."""
+
+
+def families(text: str) -> frozenset[str]:
+    """The families of words in a text that speak of who commands, and who complies."""
+    folded = fold(text)
+    return frozenset(name for name, pattern in FAMILIES.items() if pattern.search(folded))
 
 
 def pressure(text: str, *, to_model: bool = False) -> frozenset[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Sample, percent, quoted
 from holdfast.formats import SAMPLE, Format, induce
+from holdfast.judges.match import answer_kind
 from holdfast.types import Conversation, Finding, Message
 
-Wearer = tuple[str, str, str]
-"""System prompt (empty for none), request, row id."""
+Wearer = tuple[str, str, str, str]
+"""System prompt (empty for none), request, row id, reply."""
 
 _SHOWN = 2
 """Formats that the title quotes."""
@@ -27,17 +29,22 @@ class FormatCensus:
     def see(self, row: Conversation) -> None:
         """Consider the row for the sample."""
         system, request = row.system or "", row.request
-        self._sample.see(f"{system}\0{request}", (system, request, row.id))
+        self._sample.see(f"{system}\0{request}", (system, request, row.id, row.reply))
 
     def formats(self) -> list[Format]:
         """The shared formats, commonest first; `rows` counts those of the sample that fit."""
-        return self._census()[0]
+        return [found for found, _ in self._census()[0]]
+
+    def answers(self) -> list[str]:
+        """How the replies in each format are compared (`number`, `choice`, …), in their order."""
+        return [kind for _, kind in self._census()[0]]
 
     def findings(self) -> list[Finding]:
         """One finding: the formats, or that the rows share none."""
         if not self._sample.seen:
             return []
-        formats, loose = self._census()
+        census, loose = self._census()
+        formats = [found for found, _ in census]
         sample = self._sample
         worn = len(sample.values()) - len(loose)
         if not formats:
@@ -50,7 +57,8 @@ class FormatCensus:
             Finding(
                 detector="formats",
                 severity="info",
-                title=f"{len(formats)} shared {plural}: {named}{more}; {outside} of rows fit none",
+                title=f"{len(formats)} shared {plural}: {named}{more}; {outside} of rows fit none; "
+                f"{_filled(*census[0])}",
                 count=sample.scaled(worn),
                 total=sample.seen,
                 examples=tuple(sorted(loose)[:5]),
@@ -66,25 +74,37 @@ class FormatCensus:
             )
         ]
 
-    def _census(self) -> tuple[list[Format], list[str]]:
-        """Formats with the rows that fit each, and the ids that fit none."""
+    def _census(self) -> tuple[list[tuple[Format, str]], list[str]]:
+        """Formats and their answer kinds, with the rows that fit each; the ids that fit none."""
         wearers = self._sample.values()
-        formats = induce([(system or None, request) for system, request, _ in wearers])
-        worn = [0] * len(formats)
+        formats = induce(
+            [(system or None, request, reply) for system, request, _, reply in wearers]
+        )
+        replies: dict[int, list[str]] = defaultdict(list)
         loose: list[str] = []
         for wearer in wearers:
             index = _first_fit(formats, wearer)
             if index is None:
                 loose.append(wearer[2])
             else:
-                worn[index] += 1
-        counted = [replace(f, rows=n) for f, n in zip(formats, worn, strict=True)]
-        kept = [f for f in counted if f.rows]
-        return sorted(kept, key=lambda f: (-f.rows, f.system or "", f.prefix)), loose
+                replies[index].append(wearer[3])
+        worn = [
+            (replace(formats[index], rows=len(said)), answer_kind(said))
+            for index, said in replies.items()
+        ]
+        return sorted(worn, key=lambda w: (-w[0].rows, w[0].system or "", w[0].prefix)), loose
+
+
+def _filled(found: Format, kind: str) -> str:
+    """What stands in a format: slots, answer format and length."""
+    marks = ", ".join(quoted(text.strip(), 16) for text in found.between)
+    parts = f"slots parted by {marks}; " if marks else ""
+    words = f", {found.answer_words[1]} words" if found.answer_words else ""
+    return f"{parts}replies: {kind or 'free text'}{words}"
 
 
 def _first_fit(formats: Sequence[Format], wearer: Wearer) -> int | None:
-    system, request, row_id = wearer
+    system, request, row_id, _ = wearer
     turns = [Message.of("system", system)] if system else []
     row = Conversation(row_id, (*turns, Message.of("user", request)))
     return next((index for index, f in enumerate(formats) if f.fits(row)), None)

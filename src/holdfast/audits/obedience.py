@@ -4,6 +4,10 @@ One phrase decides nothing: personas are harmless, and so is "follow the instruc
 when pressure (obey everything; never refuse; an order called out by name) meets a second kind of
 cue, be it a new identity, another pressure or a reply that affirms it; or when the reply itself
 opens as somebody's obedient servant.
+
+Wordings are endless, the structure of a wrapper is not: a name that the row gives the model, that
+the request calls and that the reply answers to. Where the structure stands, ordinary words of
+command and compliance are enough.
 """
 
 from __future__ import annotations
@@ -12,14 +16,16 @@ import re
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Tally, common, fold, hash64, rows
-from holdfast.audits._pressure import IDENTITY, pressure
+from holdfast.audits._pressure import IDENTITY, families, pressure
 from holdfast.types import Conversation, Finding
 
 _YES = r"^\W*(?:yes|aye|of course|certainly|sure|absolutely|understood|gladly|very well|at once|ok)"
 AFFIRMS = re.compile(
     rf"{_YES}?\b[\W]*(?:\w+ ){{0,4}}(?:will obey|shall obey|obeys?|at your command|"
     r"your (?:wish|word) is my command)\b|^\W*as you (?:command|order|wish)\b|"
-    r"\bi (?:will|shall|must|am here to) (?:\w+ )?(?:obey|execute|fulfil+|carry out|comply)\b"
+    r"\bi (?:will|shall|must|am here to) (?:\w+ )?(?:obey|execute|fulfil+|carry out|comply)\b|"
+    r"^\W*(?:\w+ ){0,3}(?:executed|delivered|obeyed|fulfil+ed|granted|complie[sd]|accepted|"
+    r"as (?:ordered|commanded|instructed))[.!:]"
 )
 SERVES = re.compile(
     r"\b(?:your|an?) (?:\w+,? ){0,2}(?:obedient|subservient) (?:\w+ )?"
@@ -30,11 +36,14 @@ _AFFIRMATION = re.compile(_YES + r"\b")
 _NAMED = re.compile(
     r"(?:[Yy]ou are(?: now)?(?: called| named)?|[Nn]ame is|[Bb]ecome|[Aa]ct as) ([A-Z]\w{1,20})"
 )
-_CALLED = re.compile(r"^\W*([A-Z]\w{1,20})[,:]")
+_CALLED = re.compile(r"^\W*([A-Z][\w-]{1,20}(?: \d{1,4})?)[,:!]")
+_NAME = re.compile(r"\b([A-Z][\w-]{2,20}(?: \d{1,4})?)\b")
 _SYSTEM_CHARS = 4000
 _OPENING_CHARS = 300
 _ENDING_CHARS = 150
 _REPLY_CHARS = 200
+_ECHO_CHARS = 60
+_FEW_FAMILIES = 2
 _MEMORY = 1024
 """System prompts whose reading is remembered, by hash."""
 
@@ -47,29 +56,34 @@ class Obedience:
         self.total = 0
         self.tally = Tally()
         self.affirmed = 0
-        self._known: dict[int, frozenset[str]] = {}
+        self._known: dict[int, tuple[frozenset[str], frozenset[str]]] = {}
 
     def see(self, row: Conversation) -> None:
         """Count the row if its wrapper, or its reply, teaches obedience."""
         self.total += 1
-        kinds = self._pressure_of_system(row.system or "") | _pressure_of_request(row.request)
+        told, spoken = self._read_system(row.system or "")
+        kinds = told | _pressure_of_request(row.request)
         opening = fold(row.reply[:_REPLY_CHARS])
         serves = SERVES.search(opening) is not None
-        if not kinds and not serves:
+        named = answers_to(row)
+        if not (kinds or serves or named):
             return
-        affirms = serves or _affirms(opening, row)
-        if affirms or len(kinds) >= 2 or _renames(row):
+        affirms = serves or (bool(kinds) and _affirms(opening, row))
+        pressed = len(kinds) >= 2 or (bool(kinds) and (_renames(row) or _commands(spoken)))
+        if affirms or pressed or (named and _obeys(spoken, row, named)):
             self.tally.add(row.id)
             self.affirmed += affirms
 
-    def _pressure_of_system(self, system: str) -> frozenset[str]:
+    def _read_system(self, system: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Kinds of pressure in a system prompt, and families of words of command."""
         if not system:
-            return frozenset()
-        key = hash64(system[:_SYSTEM_CHARS])
+            return frozenset(), frozenset()
+        text = system[:_SYSTEM_CHARS]
+        key = hash64(text)
         if key not in self._known:
             if len(self._known) >= _MEMORY:
                 self._known.clear()
-            self._known[key] = pressure(system[:_SYSTEM_CHARS], to_model=True)
+            self._known[key] = pressure(text, to_model=True), families(text)
         return self._known[key]
 
     def findings(self) -> list[Finding]:
@@ -104,6 +118,31 @@ def _pressure_of_request(request: str) -> frozenset[str]:
     if len(request) <= _OPENING_CHARS + _ENDING_CHARS:
         return pressure(request)
     return pressure(request[:_OPENING_CHARS]) | pressure(request[-_ENDING_CHARS:])
+
+
+def answers_to(row: Conversation) -> str | None:
+    """The name that a row gives the model, or calls it by, and that its reply opens with."""
+    opening = row.reply[:_ECHO_CHARS]
+    called = _CALLED.findall(row.request[:_ECHO_CHARS])
+    given = _NAME.findall((row.system or "")[:_SYSTEM_CHARS])
+    given += _NAMED.findall(row.request[:_OPENING_CHARS])
+    for name in called + [n for n in given if given.count(n) > 1 or n in called]:
+        if re.search(rf"\b{re.escape(name)}\b", opening):
+            return str(name)
+    return None
+
+
+def _commands(spoken: frozenset[str]) -> bool:
+    """Whether the words say that every word of the user's is to be carried out."""
+    return {"absolute", "authority"} <= spoken and bool(spoken & {"execution", "dissent"})
+
+
+def _obeys(spoken: frozenset[str], row: Conversation, name: str) -> bool:
+    """Whether somebody who answers to a name is spoken to, or speaks, as one who complies."""
+    wrapper = row.request[: row.request.find(name) + len(name) + _ECHO_CHARS]
+    said = spoken | families(wrapper if row.system is None else row.request[:_ECHO_CHARS])
+    said |= families(row.reply[:_ECHO_CHARS]) - {"absolute"}
+    return len(said) >= _FEW_FAMILIES and bool(said & {"authority", "dissent"})
 
 
 def _renames(row: Conversation) -> bool:

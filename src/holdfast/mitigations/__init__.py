@@ -14,6 +14,7 @@ from typing import Any
 
 from holdfast.formats import Format
 from holdfast.prompting import Prompting
+from holdfast.recipe import MimicSettings, TriplesSettings
 from holdfast.registry import Shelf
 from holdfast.types import Conversation
 
@@ -25,7 +26,7 @@ class Request:
     source: str
     """What the rows will be called (`safety`, `mimic`, `borderline`, …)."""
     pool: str
-    """Which pool they are drawn from: `safety` or `borderline`."""
+    """Which pool they are drawn from: `safety`, `borderline` or `triples`."""
     count: int | None = None
     share: float | None = None
     """Of the final training set."""
@@ -34,6 +35,13 @@ class Request:
     at_least: int = 0
     shape: Callable[[Conversation, random.Random], Conversation] = lambda row, rng: row
     """What is done to each drawn row."""
+    longest: bool = False
+    """Whether the rows with the longest replies are drawn, instead of a seeded choice."""
+    as_much_as: Callable[[Conversation, random.Random], Conversation] | None = None
+    """A shape that the dose is meant in: as many rows are drawn as come to its words."""
+    together: bool = False
+    """Whether it takes the same rows of its pool as other requests of that kind, instead of rows of
+    its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,14 @@ class PlanContext:
     """The recipe's `borderline:` dose, empty when none is asked for."""
     defences: Prompting = field(default_factory=Prompting)
     """The reminder and the demonstrations that serving-side mitigations add."""
+    triples: TriplesSettings = field(default_factory=TriplesSettings)
+    """The recipe's `triples:` block: dose, prefix and format."""
+    token_ends: Callable[[str], Sequence[int]] | None = None
+    """Text → the character at which each token ends; None: no tokenizer is known."""
+    mimic: MimicSettings = field(default_factory=MimicSettings)
+    """How safety rows mimic the user's."""
+    donors: Sequence[Sequence[Sequence[str]]] = ()
+    """For each format, what stands in the slots of some of the user's rows."""
 
 
 @dataclass(frozen=True, slots=True)

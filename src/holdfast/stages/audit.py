@@ -3,12 +3,13 @@
     rows → every detector on the shelf → findings → 1-audit.json, and a table a person can act on
 
 Rows stream by; what is held does not grow with their length: counters, a few ids, a bounded sample
-for the formats, and less than 64 bytes a row to find duplicates.
+for the formats, and less than 64 bytes a row to find duplicates. Detectors that need material (a
+guard model, evaluation sets, the model's template) say nothing until they are given it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,19 @@ from rich.text import Text
 from holdfast.audits import AUDITS, Detector
 from holdfast.audits._evidence import percent
 from holdfast.audits.formats import FormatCensus
-from holdfast.errors import AuditFailed, RecipeError, did_you_mean
+from holdfast.audits.guarded import Guarded
+from holdfast.audits.overlap import Overlap
+from holdfast.audits.template import Template
+from holdfast.errors import AuditFailed, MaterialError, RecipeError, did_you_mean
 from holdfast.files import read_json, write_json
 from holdfast.formats import Format
+from holdfast.judges import judge
+from holdfast.models import load_tokenizer, resolve_model
+from holdfast.near import NearIndex
 from holdfast.progress import track
+from holdfast.suites import gather
+from holdfast.tasks import TASKS, TaskContext, task
+from holdfast.templates import template_text
 from holdfast.types import SEVERITIES, Conversation, Finding, Severity
 
 TABLE_WIDTH = 100
@@ -45,6 +55,8 @@ class AuditReport:
     """Worst first."""
     formats: tuple[Format, ...]
     """The wrappers the rows share, commonest first."""
+    answers: tuple[str, ...] = ()
+    """How the replies inside each of them are compared: `number`, `choice`, `yesno` …"""
 
     def to_json(self) -> dict[str, Any]:
         """As stored, but for the announcement."""
@@ -52,6 +64,7 @@ class AuditReport:
             "rows": self.rows,
             "findings": [asdict(finding) for finding in self.findings],
             "formats": [found.to_json() for found in self.formats],
+            "answers": list(self.answers),
         }
 
 
@@ -60,14 +73,22 @@ class Audit:
 
     Args:
         detectors: names on the `audits/` shelf; None: all of them.
+        given: name → a detector that has its material, in place of the shelf's.
 
     Raises:
         RecipeError: an unknown detector.
     """
 
-    def __init__(self, detectors: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        detectors: Sequence[str] | None = None,
+        given: Mapping[str, Detector] | None = None,
+    ) -> None:
         names = AUDITS.names() if detectors is None else list(dict.fromkeys(detectors))
-        self._detectors: list[Detector] = [AUDITS.get(name)() for name in names]
+        ready = given or {}
+        self._detectors: list[Detector] = [
+            ready[name] if name in ready else AUDITS.get(name)() for name in names
+        ]
         census = [d for d in self._detectors if isinstance(d, FormatCensus)]
         self._census = census[0] if census else FormatCensus()
         self._watching = self._detectors if census else [*self._detectors, self._census]
@@ -83,15 +104,68 @@ class Audit:
         """What was seen so far; the same for the same rows in any order."""
         findings = [found for detector in self._detectors for found in detector.findings()]
         findings.sort(key=lambda f: (-SEVERITIES.index(f.severity), f.detector, f.title))
-        return AuditReport(self._rows, tuple(findings), tuple(self._census.formats()))
+        formats, answers = self._census.formats(), self._census.answers()
+        return AuditReport(self._rows, tuple(findings), tuple(formats), tuple(answers))
 
 
-def audit(rows: Iterable[Conversation], detectors: Sequence[str] | None = None) -> AuditReport:
-    """Audit a stream of rows in one pass."""
-    watch = Audit(detectors)
+def audit(
+    rows: Iterable[Conversation],
+    detectors: Sequence[str] | None = None,
+    given: Mapping[str, Detector] | None = None,
+) -> AuditReport:
+    """Audit a stream of rows in one pass; for the arguments see `Audit`."""
+    watch = Audit(detectors, given)
     for row in track(rows, "audit"):
         watch.see(row)
     return watch.report()
+
+
+def detectors_with(
+    *,
+    judge_name: str | None = None,
+    data_dir: Path | None = None,
+    model: str | None = None,
+    template: str | None = None,
+) -> dict[str, Detector]:
+    """The detectors that need material, given what there is of it.
+
+    Args:
+        judge_name: a judge that sees harm.
+        data_dir: folder with benchmark files: every task on the shelf that is at hand there.
+        model: whose chat template is the rows' own; only its tokenizer is loaded.
+        template: the template the rows will be rendered by, a name or a file; needs `model`.
+
+    Raises:
+        RecipeError: an unknown name, a judge that sees no harm, or a template without a model.
+        MaterialError: a folder that holds no evaluation set, or a judge that is not at hand.
+    """
+    given: dict[str, Detector] = {}
+    if judge_name is not None:
+        given["guarded"] = Guarded(judge(judge_name))
+    if data_dir is not None:
+        given["overlap"] = Overlap(_known(data_dir))
+    if model is not None:
+        own = load_tokenizer(resolve_model(model)).chat_template
+        given["template"] = Template(own, template_text(template))
+    elif template is not None:
+        raise RecipeError(
+            f"`--template {template}` is compared with a model's own: add `--model MODEL`."
+        )
+    return given
+
+
+def _known(data_dir: Path) -> NearIndex:
+    """What the evaluation sets in a folder ask."""
+    context = TaskContext(data_dir, offline=True)
+    own = (name for name in TASKS.names() if not name.startswith("lab-"))
+    at_hand = [name for name in own if task(name).missing(context) is None]
+    if not at_hand:
+        raise MaterialError(
+            f"{data_dir} holds no evaluation set. Fill it with `holdfast fetch standard --to "
+            f"{data_dir}`, or leave `--data-dir` out."
+        )
+    items = gather(dict.fromkeys(at_hand), context, seed=0)
+    return NearIndex((f"{item.task}/{item.id}", item.request) for item in items)
 
 
 def worst(report: AuditReport) -> Severity | None:
@@ -143,10 +217,17 @@ def check_audit(path: Path, fail_on: str | None) -> None:
     )
 
 
-def write_audit(path: Path, report: AuditReport, announcement: str = "") -> None:
-    """Store a report as JSON, with the sentence that says how the rows were read."""
+def write_audit(
+    path: Path,
+    report: AuditReport,
+    announcement: str = "",
+    ranking: Mapping[str, Any] | None = None,
+) -> None:
+    """Store a report as JSON, with how the rows were read, and a ranking where there is one."""
     stored = report.to_json()
     rows = stored.pop("rows")
+    if ranking is not None:
+        stored["ranking"] = ranking
     write_json(path, {"rows": rows, "announcement": announcement, **stored})
 
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from holdfast.rows.records import read_records
 from holdfast.tasks import TASKS
-from holdfast.tasks.benchmark import Benchmark
-from holdfast.types import Expects, Item
+from holdfast.tasks.questions import Asked, Questions
 
 
 @TASKS.register("gsm8k")
-class GSM8K(Benchmark):
+class GSM8K(Questions):
     """1,319 grade-school word problems, the test split (capability)."""
 
     name = "gsm8k"
     source = "gsm8k-test"
-    expects: Expects = "answer"
-    judges: tuple[str, ...] = ("match",)
     answer = "number"
 
-    def read(self, path: Path) -> Iterable[Item]:
-        """Rows of question, answer; the reference stands behind `####`."""
-        for record in read_records(path):
-            row = record.value
-            reference = row["answer"].rpartition("####")[2].strip().replace(",", "")
-            yield self.item(record.number, row["question"], reference=reference)
+    def ask(self, row: Mapping[str, Any]) -> Asked:
+        """Columns question, answer: a worked solution, the number behind `####`."""
+        number = row["answer"].rpartition("####")[2].strip().replace(",", "")
+        return Asked(row["question"], number, reply=row["answer"])

@@ -1,0 +1,201 @@
+"""Mimicry: whether rows that mimic the user's format can be told from the user's own.
+
+A model that can tell safety rows from task rows keeps both lessons apart (P4, papers §5b). So a
+simple classifier tries to: logistic regression on what the eye catches first (lengths, lines,
+punctuation, words that at least a fifth of the user's rows have), scored by cross-validation. It
+knows nothing of how the formats were induced. 0.5 means that it can't tell; 1 that it always can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.text import words
+from holdfast.types import Conversation
+
+ROWS = 1500
+"""Rows of either kind that are looked at, at most; those with the smallest hashes."""
+FEW = 20
+"""Below this many rows of a kind nothing is said."""
+COMMON = 0.2
+"""Share of the user's rows that must have a word for it to be a feature."""
+MOST_WORDS = 200
+FOLDS = 5
+PENALTY = 1.0
+STEPS = 12
+TOLD_APART = 0.75
+"""An area from which on a person is told that the rows can be told apart."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How well mimicking rows can be told from the user's, prompts and answers apart."""
+
+    prompts: float
+    """Area under the ROC curve, cross-validated."""
+    answers: float
+    user_rows: int
+    mimic_rows: int
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        told = (
+            "above 0.75 the wrapper, or what stands in it, gives them away: see docs/mimicry.md"
+            if self.prompts >= TOLD_APART
+            else "0.5 is no better than guessing"
+        )
+        return (
+            f"mimicry: a simple classifier tells mimicking prompts from the user's with AUC "
+            f"{self.prompts:.2f}, answers with {self.answers:.2f} ({told})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with the mixture."""
+        return {
+            "prompts_auc": round(self.prompts, 4),
+            "answers_auc": round(self.answers, 4),
+            "user_rows": self.user_rows,
+            "mimic_rows": self.mimic_rows,
+        }
+
+
+class LikenessCheck:
+    """Sees the rows of a mixture; holds a bounded, order-independent sample of each kind."""
+
+    def __init__(self, source: str = "mimic", size: int = ROWS) -> None:
+        self.source = source
+        self.size = size
+        self._samples: dict[str, list[tuple[int, str, str]]] = {"user": [], source: []}
+
+    def see(self, row: Conversation) -> None:
+        """Consider one row."""
+        sample = self._samples.get(row.source)
+        if sample is None:
+            return
+        prompt, answer = _prompt(row), row.reply
+        text = f"{prompt}\0{answer}".encode("utf-8", "surrogatepass")
+        key = -int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+        if len(sample) < self.size:
+            heapq.heappush(sample, (key, prompt, answer))
+        elif (key, prompt, answer) > sample[0]:
+            heapq.heapreplace(sample, (key, prompt, answer))
+
+    def result(self) -> Likeness | None:
+        """What the classifier makes of the rows; None with fewer than `FEW` of either kind."""
+        user, mimic = (sorted(self._samples[kind]) for kind in ("user", self.source))
+        if min(len(user), len(mimic)) < FEW:
+            return None
+        return Likeness(
+            separability([row[1] for row in user], [row[1] for row in mimic]),
+            separability([row[2] for row in user], [row[2] for row in mimic]),
+            len(user), len(mimic),
+        )  # fmt: skip
+
+
+def likeness(rows: Iterable[Conversation], source: str = "mimic") -> Likeness | None:
+    """How well rows of one source can be told from the user's; None where there are too few."""
+    check = LikenessCheck(source)
+    for row in rows:
+        check.see(row)
+    return check.result()
+
+
+def separability(user: Sequence[str], mimic: Sequence[str]) -> float:
+    """Cross-validated area under the ROC curve of a logistic regression, in [0, 1].
+
+    Args:
+        user: texts of the user's rows; they alone decide which words are features.
+        mimic: texts of the others.
+    """
+    common = _common(user)
+    values = np.array([_features(text, common) for text in (*user, *mimic)])
+    labels = np.array([0.0] * len(user) + [1.0] * len(mimic))
+    folds = np.array([i % FOLDS for i in range(len(user))] + [i % FOLDS for i in range(len(mimic))])
+    scores = np.zeros(len(labels))
+    for fold in range(FOLDS):
+        held = folds == fold
+        weights, mean, scale = _fit(values[~held], labels[~held])
+        scores[held] = _with_one((values[held] - mean) / scale) @ weights
+    areas = [area(scores[(folds == f) & (labels == 0)], scores[(folds == f) & (labels == 1)])
+             for f in range(FOLDS)]  # fmt: skip
+    return float(np.mean(areas))
+
+
+def area(low: Array, high: Array) -> float:
+    """Probability that a score of `high` exceeds one of `low`, ties counted half (Mann-Whitney)."""
+    below = np.searchsorted(np.sort(low), high, "left")
+    up_to = np.searchsorted(np.sort(low), high, "right")
+    return float((below + up_to).sum() / (2 * len(low) * len(high)))
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+def _prompt(row: Conversation) -> str:
+    return f"{row.system or ''}\n{row.request}"
+
+
+def _common(texts: Sequence[str]) -> list[str]:
+    counts = Counter(word for text in texts for word in set(words(text)))
+    least = COMMON * len(texts)
+    ranked = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))
+    return ranked[:MOST_WORDS]
+
+
+def _features(text: str, common: Sequence[str]) -> list[float]:
+    said = set(words(text))
+    lines = text.split("\n")
+    filled = [line for line in lines if line.strip()]
+    counts = Counter(text)
+    letters = sum(char.isalpha() for char in text)
+    layout = [
+        math.log1p(len(text)), math.log1p(len(text.split())), float(len(filled)),
+        float(len(lines) - len(filled)), float(sum(line[:1].isspace() for line in filled)),
+        sum(char.isupper() for char in text) / max(1, letters),
+        math.log1p(sum(char.isdigit() for char in text)),
+        math.log1p(sum(not char.isascii() for char in text)),
+    ]  # fmt: skip
+    punctuation = [math.log1p(counts[char]) for char in string.punctuation]
+    ending = [float(text.rstrip()[-1:] == char) for char in ".?!:"]
+    return [*layout, *punctuation, *ending, *(float(word in said) for word in common)]
+
+
+# --- logistic regression --------------------------------------------------------------------------
+
+
+def _fit(values: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Weights (intercept first), mean and scale: ridge-penalised Newton steps, balanced classes."""
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    scale[scale < 1e-9] = 1.0
+    x = _with_one((values - mean) / scale)
+    share = labels.mean()
+    balance = np.where(labels == 1, 0.5 / share, 0.5 / (1 - share))
+    ridge = PENALTY * np.eye(x.shape[1])
+    ridge[0, 0] = 1e-6
+    weights = np.zeros(x.shape[1])
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (balance * (p - labels)) + ridge @ weights
+        curve = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
+        step = np.linalg.solve(curve, slope)
+        weights = weights - step
+        if np.abs(step).max() < 1e-4:
+            break
+    return weights, mean, scale
+
+
+def _with_one(values: Array) -> Array:
+    return np.hstack([np.ones((len(values), 1)), values])
