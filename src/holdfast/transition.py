@@ -7,10 +7,42 @@ a word, without one after white space.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What transition positions aim at, and which of them do (papers P3.2, P3.6)."""
+
+    refusal: str = "Sorry"
+    """The word whose first token is the target."""
+    keep: float = 1.0
+    """Share of a row's transition positions that keep their target; one at least."""
+    end: bool = True
+    """Whether the token that ends the reply is a transition position too."""
+    constant: bool = False
+    """Whether one spelling is the target everywhere, as published."""
+    seed: int = 0
+    """Of the positions kept."""
+
+    def kept(self, positions: Collection[int], row: str) -> set[int]:
+        """The positions that keep their target; more of them at a higher `keep`, none exchanged.
+
+        Args:
+            positions: where the row has transition targets.
+            row: its text, which seeds the choice beside `seed`.
+        """
+        if self.keep >= 1 or not positions:
+            return set(positions)
+        rng = random.Random(f"{self.seed}/{row}")  # noqa: S311
+        draws = {position: rng.random() for position in sorted(positions)}
+        first = min(draws, key=lambda position: draws[position])
+        return {first} | {position for position, draw in draws.items() if draw < self.keep}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +59,10 @@ class TransitionTokens:
         return self.after_space if not left or left.isspace() or left in "\"'(" else self.after_word
 
 
-def transition_tokens(tokenizer: Any, refusal: str = "Sorry") -> TransitionTokens:
-    """Resolve a refusal's first token for a tokenizer.
+def transition_tokens(
+    tokenizer: Any, refusal: str = "Sorry", *, constant: bool = False
+) -> TransitionTokens:
+    """Resolve a refusal's first token for a tokenizer; `constant`: one spelling for both places.
 
     Raises:
         ModelError: the word has no token of its own in either spelling.
@@ -39,8 +73,5 @@ def transition_tokens(tokenizer: Any, refusal: str = "Sorry") -> TransitionToken
     after = spaced[len(head) :] if spaced[: len(head)] == head else []
     if not plain or not after:
         raise ModelError(f"The tokenizer has no token for {refusal!r}; name another refusal word.")
-    first = after[0]
-    if not tokenizer.decode([first]).strip() and len(after) > 1:
-        # The space is a token of its own: the refusal itself follows it.
-        first = after[1]
-    return TransitionTokens(after_space=plain[0], after_word=first)
+    # Where the space is a token of its own, it is what separates the refusal from the word.
+    return TransitionTokens(plain[0], plain[0] if constant else after[0])

@@ -52,6 +52,16 @@ class CellView:
     """How far the cell moves when nothing is tuned, as a share; None where it was not measured."""
     planned: int | None = None
     """Items there were to ask, where asking could stop early."""
+    blocked: tuple[int, int] = (0, 0)
+    """Of the unscored, those that a provider's content filter kept back."""
+
+    @property
+    def unscored_note(self) -> str:
+        """Unscored and blocked answers, before and after; empty where there are none."""
+        if not any(self.unscored):
+            return ""
+        told = "unscored {} → {}".format(*self.unscored)
+        return told + (", blocked {} → {}".format(*self.blocked) if any(self.blocked) else "")
 
     @property
     def noise_note(self) -> str:
@@ -145,7 +155,13 @@ def view(
         reasons=tuple(cell["reasons"]),
         noise=cell.get("noise"),
         planned=cell.get("planned"),
+        blocked=_blocked(cell),
     )
+
+
+def _blocked(cell: Mapping[str, Any]) -> tuple[int, int]:
+    counts = cell.get("blocked") or {}
+    return counts.get("before", 0), counts.get("after", 0)
 
 
 def views(

@@ -225,6 +225,36 @@ def _levels(losses: Scale) -> Markup:
     return Markup("").join(rows)
 
 
+# --- survival -------------------------------------------------------------------------------------
+
+
+def survival(lines: Sequence[Sequence[tuple[float, float]]], unit: str) -> Markup:
+    """Falling lines of (position, share), one an arm, told apart by their dashes; empty without."""
+    drawn = [line for line in lines if len(line) > 1]
+    if not drawn:
+        return Markup("")
+    last = max(line[-1][0] for line in drawn)
+    along, up = Scale(0.0, last, ()), Scale(0.0, 1.0, (0.0, 0.5, 1.0))
+    marks = Markup("").join(
+        Markup('<polyline class="arm k{}" points="{}"/>').format(
+            number,
+            " ".join(
+                f"{along.at(x).removesuffix('%')},{100 - float(up.at(y).removesuffix('%')):.2f}"
+                for x, y in line
+            ),
+        )
+        for number, line in enumerate(lines)
+    )
+    said = "; ".join(f"{words.percent(line[len(line) // 2][1])} halfway" for line in drawn)
+    return Markup(
+        '<svg class="curve" role="img" aria-label="share of refusals that begin later: {said}" '
+        'width="100%" height="170">{grid}<svg width="100%" height="100%" viewBox="0 0 100 100" '
+        'preserveAspectRatio="none" overflow="visible">{marks}</svg>'
+        '<text x="0" y="100%" dy="20">0</text>'
+        '<text x="100%" y="100%" dy="20" text-anchor="end">{last} {unit}</text></svg>'
+    ).format(said=said, grid=_levels(up), marks=marks, last=f"{last:g}", unit=unit)
+
+
 # --- shares ---------------------------------------------------------------------------------------
 
 

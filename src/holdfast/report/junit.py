@@ -67,7 +67,8 @@ def _case(cell: CellView) -> ET.Element:
         found = ET.SubElement(case, KINDS[cell.state], attributes)
         found.text = text("\n".join(cell.reasons))
     said = ET.SubElement(case, "system-out")
-    said.text = text(f"{figures}\n{cell.n} pairs; cell {task} {attack} {surface}")
+    pairs = "; ".join(part for part in (f"{cell.n} pairs", cell.unscored_note) if part)
+    said.text = text(f"{figures}\n{pairs}; cell {task} {attack} {surface}")
     return case
 
 

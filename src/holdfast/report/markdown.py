@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from holdfast.report import agreement, people, story, words
+from holdfast.report import agreement, attacks, people, story, words
 from holdfast.report.cells import CellView, control_of, gating, views
 from holdfast.report.material import Material
 from holdfast.report.verdict import Banner, banner
@@ -19,17 +19,20 @@ def render_markdown(material: Material) -> str:
     """Verdict line, table of gating cells, control arm, reasons, what must be served."""
     cells = views(material.comparison, material.before, material.after)
     plain = views(material.control_comparison, material.control_before, material.control)
-    told = banner(material.comparison, cells, plain)
+    told = banner(material.comparison, cells, plain, material.waiting)
     parts = [
         [f"## {told.symbol} Holdfast: {told.outcome} – {escape(material.name)}"],
         [escape(told.sentence)],
         table(gating(cells), plain, (material.control_comparison or {}).get("serving")),
         _sequential(material),
+        _by_attack(material),
         [f"**Control.** {escape(told.control)}"] if told.control else [],
         _corrected(material),
         [f"**Two judges.** {escape(line)}" for line in agreement.overall(material)],
         _reasons(told),
+        _usage(material),
         _serving(material),
+        [f"**Serving contract.** {escape(line)}" for line in story.contract(material)],
         [_rest(cells)] if cells else [],
     ]  # fmt: skip
     return words.clean("\n\n".join("\n".join(part) for part in parts if part)) + "\n"
@@ -52,7 +55,7 @@ def table(cells: Sequence[CellView], control: Sequence[CellView], serving: str |
             f"{cell.symbol} {words.STATES[cell.state][1]}",
             f"{cell.side_name}: {cell.task}, {cell.where}",
             cell.measure,
-            f"{cell.n:,}",
+            f"{cell.n:,}" + _aside(cell.unscored_note),
             cell.before,
             cell.after,
             f"{cell.shown_change} ({cell.shown_interval})" + _aside(cell.noise_note),
@@ -73,6 +76,26 @@ def _sequential(material: Material) -> list[str]:
         f"**Asked sequentially.** {saved['asked']:,} of {saved['planned']:,} attempts; intervals "
         "are confidence sequences."
     ]
+
+
+def _by_attack(material: Material) -> list[str]:
+    """Each attack's rate and their mean, and what did not run."""
+    found = attacks.table_of_run(material)
+    if found is None:
+        return []
+    lines = [_row(["attack", *found.models]), _row(["---"] * (1 + len(found.models)))]
+    lines += [_row([escape(value) for value in row]) for row in found.cells()]
+    out = [escape(f"{name} ({reason})") for name, reason in found.not_run.items()]
+    not_run = ["", f"Not run: {'; '.join(out)}."] if out else []
+    return ["**By attack**, requests that should be refused:", "", *lines, *not_run]
+
+
+def _usage(material: Material) -> list[str]:
+    found = story.usage(material)
+    if not found:
+        return []
+    lines = [_row(story.USAGE), _row(["---"] * len(story.USAGE))]
+    return ["**Asked of servers**, all sessions together:", "", *lines, *map(_row, found)]
 
 
 def _aside(note: str) -> str:

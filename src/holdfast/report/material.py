@@ -22,10 +22,14 @@ FILES: Mapping[str, str] = {
     "2-held-out.jsonl": "rows kept from training",
     "2-dropped.jsonl": "rows set aside, with their reasons",
     "3-rendered": "token ids and labels",
+    "3-export": "the training rows as chat messages, for another trainer",
     "4-before": "answers and verdicts of the untouched model",
     "4-noise": "the untouched model asked again: what moves when nothing is tuned",
+    "waiting.json": "what has to be done elsewhere before the run goes on",
     "5-model": "the tuned model",
+    "5-job": "ids of the server's fine-tuning job",
     "6-after": "answers and verdicts of the tuned model",
+    "6-contract.json": "what could be verified of how the tuned model is served",
     "control": "the plain arm: the same tuning without mitigations",
     "7-comparison.json": "the paired comparison",
     "calibration.json": "the judge measured against people",
@@ -44,6 +48,8 @@ class Material:
     audit: Mapping[str, Any] = field(default_factory=dict)
     tally: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    waiting: Mapping[str, Any] = field(default_factory=dict)
+    """What another trainer has to do before the run goes on."""
     comparison: Mapping[str, Any] | None = None
     before: Evaluation | None = None
     after: Evaluation | None = None
@@ -53,6 +59,8 @@ class Material:
     """The judge against people, for these very answers and verdicts."""
     calibration_is_stale: bool = False
     """Whether there is a calibration, but of other answers or verdicts."""
+    tokenizer: Path | None = None
+    """The tuned model's tokenizer, to count positions in tokens."""
     files: tuple[str, ...] = ()
     """Which of `FILES` are there."""
 
@@ -98,10 +106,12 @@ def read_run(run: Path) -> Material:
         audit=_read(run / "1-audit.json"),
         tally=_read(run / "3-rendered" / "tally.json"),
         training=_read(run / "5-model" / "training.json"),
+        waiting=_read(run / "waiting.json"),
         comparison=comparison,
         **arms,
         calibration={} if stale else calibration,
         calibration_is_stale=stale,
+        tokenizer=run / "5-model" / "tokenizer.json",
         files=present,
     )
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from holdfast import __version__
-from holdfast.report import agreement, charts, people, story, words
+from holdfast.report import agreement, attacks, charts, people, positions, story, words
 from holdfast.report.cells import CellView, control_of, gating, views
 from holdfast.report.examples import Arms, CellExamples, examples
 from holdfast.report.material import Material
@@ -85,7 +85,7 @@ def _verdict(material: Material) -> dict[str, Any]:
     cells = views(material.comparison, material.before, material.after)
     arm = material.control_comparison
     plain = views(arm, material.control_before, material.control)
-    told: Banner = banner(material.comparison, cells, plain)
+    told: Banner = banner(material.comparison, cells, plain, material.waiting)
     serving = (arm or {}).get("serving")
     return {
         "name": material.name,
@@ -99,6 +99,7 @@ def _verdict(material: Material) -> dict[str, Any]:
         "refusal_before": words.percent((material.comparison or {}).get("refusal_before")),
         "gate": (material.comparison or {}).get("gate", {}),
         "not_run": (material.comparison or {}).get("not_run", {}),
+        "by_attack": attacks.table_of_run(material),
         "sequential": (material.comparison or {}).get("sequential"),
     }
 
@@ -154,6 +155,7 @@ def _story(material: Material) -> dict[str, Any]:
         "tally": story.tally(material),
         "curve": charts.curve(story.losses(material)),
         "steps": material.training.get("steps"),
+        "positions": positions.section(material),
         "agreement": agreement.rows(material),
         "disagreements": agreement.disagreements(material),
         "against": people.against(material),
@@ -163,6 +165,8 @@ def _story(material: Material) -> dict[str, Any]:
         "stale": material.calibration_is_stale,
         "judges": story.judges(material),
         "sources": story.sources(material),
+        "usage": story.usage(material),
+        "usage_heads": story.USAGE,
         "provenance": story.provenance(material),
         "evidence": story.evidence(material),
         "commands": story.commands(material),

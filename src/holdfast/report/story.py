@@ -11,6 +11,7 @@ from holdfast.files import dumps
 from holdfast.mitigations import MITIGATIONS
 from holdfast.report import words
 from holdfast.report.material import FILES, Material
+from holdfast.usage import read_cost, read_usage
 
 Rows = list[tuple[str, ...]]
 
@@ -42,10 +43,39 @@ def facts(material: Material) -> list[tuple[str, str]]:
         ("Data", _data(material)),
         ("Rows", _rows(material)),
         ("Tuning", _tuning(_block(recipe, "tuning"))),
+        ("Trained by", _trained_by(material)),
+        ("Serving contract", " ".join(contract(material))),
         ("Seed", str(material.manifest.get("seed", recipe.get("seed", "")))),
         ("Control", "plain: the same rows tuned without mitigations" * bool(recipe.get("control"))),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def contract(material: Material) -> list[str]:
+    """What could be verified of how the tuned model is served, in sentences; empty if unchecked."""
+    found = _block(material.comparison or {}, "contract")
+    checks = [check for check in found.get("checks", ()) if isinstance(check, Mapping)]
+    if not checks:
+        return []
+    counts = [
+        f"{sum(c.get('outcome') == outcome for c in checks)} {said}"
+        for outcome, said in _CHECKED.items()
+        if any(c.get("outcome") == outcome for c in checks)
+    ]
+    reasons = dict.fromkeys(str(c.get("reason")) for c in checks if c.get("reason"))
+    lines = [f"{found.get('outcome')}: of {len(checks)} checks, {', '.join(counts)}."]
+    return [*lines, *(f"{reason[:1].upper()}{reason[1:]}." for reason in reasons)]
+
+
+_CHECKED = {"HOLDS": "hold", "BROKEN": "are broken", "NOT VERIFIABLE": "cannot be verified"}
+
+
+def _trained_by(material: Material) -> str:
+    """Who trained, where it was not Holdfast."""
+    asked = _block(material.recipe, "train")
+    if asked.get("with") == "external":
+        return f"another trainer; tuned model: {material.recipe.get('after') or 'not named yet'}"
+    return "the server's fine-tuning" if asked.get("with") == "openai" else ""
 
 
 def mitigations(material: Material) -> list[tuple[str, str]]:
@@ -126,6 +156,25 @@ def judges(material: Material) -> Rows:
         (task, ", ".join(f"{n} (version {versions[n]})" if versions.get(n) else n for n in names))
         for task, names in sorted(named.items())
     ]
+
+
+def usage(material: Material) -> Rows:
+    """What each served model was asked for: arm, requests, tokens in and out, retries, cost."""
+    arms = {"before": material.before, "after": material.after, "control": material.control}
+    rows: Rows = []
+    for arm, evaluation in arms.items():
+        found = None if evaluation is None else read_usage(evaluation.folder)
+        if evaluation is None or found is None:
+            continue
+        cost = read_cost(evaluation.folder)
+        told = words.NOTHING if cost is None else f"{cost:,.2f}"
+        counts = (found.requests, found.prompt_tokens, found.completion_tokens, found.retries)
+        rows.append((arm, *(f"{count:,}" for count in counts), told))
+    return rows
+
+
+USAGE = ("evaluation", "requests", "prompt tokens", "answer tokens", "retries", "cost")
+"""Heads of `usage`."""
 
 
 def sources(material: Material) -> Rows:

@@ -60,7 +60,9 @@ def _table(comparison: Mapping[str, Any], cells: list[CellView], plain: list[Cel
     for cell in cells:
         row = [
             Text(cell.symbol, style=STYLES[cell.state]),
-            Text(words.clean(f"{cell.task}, {cell.where}")),
+            Text(
+                words.clean(", ".join(p for p in (cell.task, cell.where, cell.unscored_note) if p))
+            ),
             Text(cell.measure),
             Text(f"{cell.n:,}"),
             Text(cell.before),

@@ -46,12 +46,27 @@ class Banner:
         return words.OUTCOMES.get(self.outcome, "…")
 
 
+WAITING = (
+    "The untouched model is measured and the rows are exported; the run goes on when `after` "
+    "names the tuned model."
+)
+
+
+def _steps(waiting: Mapping[str, Any]) -> list[str]:
+    """The numbered steps of the instructions."""
+    told = [str(line) for line in waiting.get("instructions", ())]
+    return [line.strip() for line in told if line[:1].isdigit() or "holdfast run" in line]
+
+
 def banner(
     comparison: Mapping[str, Any] | None,
     cells: Sequence[CellView],
     control: Sequence[CellView] = (),
+    waiting: Mapping[str, Any] | None = None,
 ) -> Banner:
-    """The verdict of a comparison in words."""
+    """The verdict of a comparison in words, or what a run waits for."""
+    if comparison is None and waiting:
+        return Banner("WAITING", WAITING, tuple(_steps(waiting)), "", ())
     if comparison is None:
         return Banner("NO VERDICT", "Nothing has been compared in this folder yet.", (), "", ())
     arm = comparison.get("control")

@@ -46,8 +46,18 @@ _WRAPPERS = {
     "plain": "asked plainly",
     "task": "in the task's format",
     "disguised": "behind a question of the task",
+    "code-string": "as a string in a program",
+    "code-stack": "word by word in a program",
+    "cipher": "after role play and demonstrations",
+    "jailbreak": "in a jailbreak text",
+    "opening": "as an opening to be continued",
+    "replayed": "in a ready-made prompt",
+    "searched": "in words that a search found",
 }
-_IMPLIED = ("direct", "task_template", "task_disguised", "prefill")
+_IMPLIED = (
+    "direct", "task_template", "task_disguised", "prefill", "code", "self_cipher", "jailbreak",
+    "completing", "replay", "prefill_tokens",
+)  # fmt: skip
 """Attacks that their surface already tells."""
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -112,7 +122,8 @@ def where(surface: str, attack: str = "") -> str:
     if parsed.form == "raw":
         parts.append("raw completion")
     if parsed.prefill:
-        parts.append(f"reply begun with {plural(parsed.prefill, 'word')}")
+        unit = "token" if attack == "prefill_tokens" else "word"
+        parts.append(f"reply begun with {plural(parsed.prefill, unit)}")
     if attack and attack not in _IMPLIED:
         parts.append(f"attack {attack}")
     return ", ".join(parts)
