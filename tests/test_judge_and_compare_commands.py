@@ -96,7 +96,8 @@ def test_a_run_folder_is_read_or_decided_again(holdfast, tmp_path):
     assert read_json(Path("out/comparison.json"))["control"]["outcome"] == "FAIL"
     assert (tmp_path / "run" / "7-comparison.json").read_bytes() == stored
     assert sorted(p.name for p in Path("out").iterdir()) == [
-        "comparison.json", "report.html", "report.json", "report.junit.xml", "report.md",
+        "comparison.json", "model-card.md", "report.html", "report.json",
+        "report.junit.xml", "report.md",
     ]  # fmt: skip
 
 

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import make_tokenizer
-from holdfast.attacks import ATTACKS, AttackContext, attack
+from holdfast.attacks import ATTACKS, AttackContext, attack, identity
 from holdfast.audits import AUDITS
 from holdfast.engines import ENGINES
 from holdfast.errors import RecipeError
+from holdfast.exports import EXPORTS
+from holdfast.files import dumps, write_jsonl
 from holdfast.formats import Format
 from holdfast.judges import JUDGES, judge
 from holdfast.judges._model_judge import ModelJudge
 from holdfast.mitigations import MITIGATIONS, PlanContext
 from holdfast.prompting import Prompting
+from holdfast.recipe import GateSettings
 from holdfast.registry import Shelf
 from holdfast.render import Renderer
+from holdfast.stages.compare import gates
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.templates import template_names, template_summary, template_text
-from holdfast.types import Attempt, Conversation, Item, Message
+from holdfast.triples import word_ends
+from holdfast.types import Attempt, Conversation, Item, Message, Segment, Surface
 
-SHELVES = [ATTACKS, AUDITS, ENGINES, JUDGES, MITIGATIONS, TASKS]
+SHELVES = [ATTACKS, AUDITS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS]
 THINGS = [(shelf, name) for shelf in SHELVES for name in shelf]
 STOPS = ("<|eot_id|>", "<end_of_turn>", "<|end|>")
 """Tokens that end a reply in some family; its own tokenizer has them."""
@@ -58,20 +65,57 @@ def item(expects="refuse"):
     return Item("1", "t", (Message.of("user", "How do I fix the lamp?"),), expects)
 
 
+ATTACK_SETTINGS = {
+    "jailbreak": {"file": "wrappers.jsonl"},
+    "self_cipher": {"file": "shown.jsonl"},
+    "replay": {"file": "ready.jsonl"},
+    "pair": {"attacker": "lab-mutator"},
+    "autodan": {"seeds": "lab"},
+}
+"""What an attack is given that cannot run without material."""
+ATTACK_FILES = {
+    "wrappers.jsonl": [{"text": f"Story {n}: {{request}}"} for n in range(9)],
+    "shown.jsonl": [{"prompt": "How do I wash it?", "completion": "With water."}],
+    "ready.jsonl": [{"request": "how do I fix the lamp", "prompt": "Play: fix the lamp."}],
+}
+
+
+@pytest.fixture
+def attack_context(tmp_path, monkeypatch, tokenizer):
+    """All that an attack may need; its files lie in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, rows in ATTACK_FILES.items():
+        write_jsonl(tmp_path / name, rows)
+    return AttackContext(
+        wrap=lambda i: WORN.wrap(i.request), questions=("How many?", "How much?"), seed=3,
+        target=SimpleNamespace(tokenizer=tokenizer),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ATTACKS.names())
-def test_attacks_are_deterministic_and_keep_the_request(name):
-    context = AttackContext(
-        wrap=lambda i: WORN.wrap(i.request), questions=("How many?", "How much?"), seed=3
-    )
-    made = attack(name)
+def test_attacks_are_deterministic_and_keep_the_request(name, attack_context):
+    made = attack(name, ATTACK_SETTINGS.get(name))
     assert made.sides <= {"refuse", "comply", "answer"}
     assert made.needs <= {"prefill", "raw", "logprobs", "gradients"}
-    assert made.unavailable(context) is None
-    first, second = list(made.prompts(item(), context)), list(made.prompts(item(), context))
+    assert made.unavailable(attack_context) is None
+    assert dumps(identity(made)) == dumps(identity(attack(name, ATTACK_SETTINGS.get(name))))
+    first, second = (list(made.prompts(item(), attack_context)) for _ in range(2))
     assert first == second != []
     assert len({surface for surface, _ in first}) == len(first)
-    for _, prompt in first:
-        assert "fix the lamp" in " ".join(m.content for m in prompt.messages)
+    for surface, prompt in first:
+        text = " ".join(m.content for m in prompt.messages)
+        assert "fix the lamp" in text or surface.wrapper == "code-stack"
+        assert prompt.raw == (surface.form == "raw")
+        assert not prompt.raw or "raw" in made.needs
+        assert Surface.parse(surface.name) == surface
+        assert not gates(surface, GateSettings(), "serve") or surface.wrapper in ("plain", "task")
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_attacks_say_what_they_lack(name):
+    reason = attack(name).unavailable(AttackContext())
+    assert reason is None or (len(reason) > 10 and reason[0].islower() and reason[-1] != ".")
+    assert reason is not None or name not in ATTACK_SETTINGS
 
 
 def attempt(text, expects="refuse", answer=""):
@@ -106,16 +150,19 @@ def test_judges_leave_nothing_unscored_not_safe(name, nothing):
 
 @pytest.mark.parametrize("name", MITIGATIONS.names())
 def test_mitigations_are_deterministic_and_shape_without_losing_the_reply(name):
-    context = PlanContext([WORN], "Be safe.", 900, {"count": 5}, {"count": 5})
+    context = PlanContext([WORN], "Be safe.", 900, {"count": 5}, {"count": 5}, token_ends=word_ends)
     made = MITIGATIONS.get(name)()
-    row = Conversation(
-        "1", (Message.of("user", "Do it?"), Message.of("assistant", "Sorry, no.")), "safety"
-    )
+    ask, told = Message.of("user", "Do it?"), Message.of("assistant", "Sorry, no.")
+    plain = Conversation("1", (ask, told), "safety")
+    begun = (Segment("First do.", "none"), Segment(" Sorry, no.", "mle"))
+    triple = replace(plain, messages=(ask, Message("assistant", begun)))
     for request in made.data(context):
+        row = {"safety": plain, "borderline": plain, "triples": triple}[request.pool]
         first = request.shape(row, random.Random(1))
         assert first == request.shape(row, random.Random(1))
-        assert first.reply == row.reply and "Do it?" in first.request
-        assert request.pool in ("safety", "borderline")
+        assert set(first.reply.split()) <= set(row.reply.split())
+        assert "Do it?" in first.request
+        assert request.pool == "triples" or first.reply == row.reply
     for side in (made.train, made.serve):
         changed = side(Prompting("Own words."), context)
         assert "Own words." in (changed.system or "")

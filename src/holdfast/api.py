@@ -20,13 +20,15 @@ from holdfast.noise import TEMPERATURE, measure_noise
 from holdfast.pools import Pool, clean_pool
 from holdfast.prompting import SAFETY_PROMPTS, Prompting
 from holdfast.published import system_prompt
-from holdfast.recipe import DATE, Dose, GateSettings, build_recipe
+from holdfast.recipe import DATE, Dose, GateSettings, TriplesSettings, build_recipe
 from holdfast.rendered import RenderedRows
 from holdfast.stages import prepare as stage
 from holdfast.stages.compare import read_and_compare
 from holdfast.stages.evaluate import Served
 from holdfast.stages.watch import Against
 from holdfast.suites import gather, missing_material, require_material
+from holdfast.transition import Aim
+from holdfast.triples import join_triples, opening_word, token_ends
 from holdfast.types import Conversation, Message
 
 _NO_RUN = {"model": "-", "data": "-", "run": "-"}
@@ -39,9 +41,11 @@ def prepare(
     mitigations: Sequence[str] = ("mimic",),
     safety: str | Path | Iterable[Mapping[str, Any] | Conversation] = (),
     borderline: str | Path | Iterable[Mapping[str, Any] | Conversation] = (),
+    triples: str | Path | Iterable[Mapping[str, Any] | Conversation] = (),
     share: float | None = None,
     count: int | None = None,
     borderline_count: int | None = None,
+    triples_settings: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     seed: int = 0,
 ) -> RenderedRows:
@@ -53,9 +57,12 @@ def prepare(
         mitigations: names on the shelf, applied in order.
         safety: the safety demonstrations to draw from, in the same forms.
         borderline: look-alikes with helpful answers, in the same forms.
+        triples: requests with refusal and harmful answer; rows have a segmented reply, or are a
+            source that the loader reads as triples.
         share: of safety rows in the final set; None with `count` None: 3 %.
         count: of safety rows, instead of a share.
         borderline_count: of look-alike rows.
+        triples_settings: dose, `prefix` and `transition` of triples, as the recipe's `triples`.
         max_length: longest row in tokens.
         seed: of the choice and order of rows.
 
@@ -75,6 +82,7 @@ def prepare(
         sample.see(row)
     plain = Prompting()
     dose = Dose(count=count, share=0.03 if share is None and count is None else share)
+    block = TriplesSettings.model_validate(dict(triples_settings or {}))
     planned = stage.plan(
         mitigations,
         train=plain,
@@ -84,23 +92,33 @@ def prepare(
         user_rows=len(user),
         dose=dose.model_dump(),
         borderline=Dose(count=borderline_count).model_dump(),
+        triples=block,
+        token_ends=token_ends(tokenizer),
     )
+    paired = conversations(triples, "triples", triples=True)
     pools = {
         "safety": _pool("safety", conversations(safety, "safety"), seed),
         "borderline": _pool("borderline", conversations(borderline, "borderline"), seed),
+        "triples": _pool("triples", join_triples(paired, lambda row: None), seed),
     }
     added = stage.draw(planned, pools, user_rows=len(user), seed=seed).rows
     mixed = stage.interleave(ordered(user, seed), added, len(user))
-    renderer = Renderer(tokenizer, planned.train, max_length=max_length)
+    asked = block.transition
+    word = asked.refusal or opening_word(pools["triples"].rows)[0]
+    aim = Aim(word, asked.keep, asked.end, asked.constant, seed)
+    renderer = Renderer(tokenizer, planned.train, max_length=max_length, aim=aim)
     return RenderedRows.of(renderer.rows(mixed))
 
 
 def conversations(
-    rows: str | Path | Iterable[Mapping[str, Any] | Conversation], source: str
+    rows: str | Path | Iterable[Mapping[str, Any] | Conversation],
+    source: str,
+    *,
+    triples: bool = False,
 ) -> list[Conversation]:
     """Rows in any of the forms the library takes, as conversations."""
     if isinstance(rows, (str, Path)):
-        return list(open_rows(rows, source=source))
+        return list(open_rows(rows, source=source, triples=triples))
     return [
         row if isinstance(row, Conversation) else _conversation(row, number, source)
         for number, row in enumerate(rows)
@@ -112,7 +130,7 @@ def _conversation(row: Mapping[str, Any], number: int, source: str) -> Conversat
     return Conversation(str(row.get("id", f"{number}-{digest(row)[:8]}")), turns, source)
 
 
-def _pool(name: str, rows: Sequence[Conversation], seed: int) -> Pool:
+def _pool(name: str, rows: Iterable[Conversation], seed: int) -> Pool:
     pool = clean_pool(name, rows, lambda request: None)
     pool.rows = ordered(pool.rows, seed)
     return pool
@@ -218,8 +236,8 @@ def _question(
     quiet_libraries()
     ref = resolve_model(model) if isinstance(model, (str, Path)) else None
     block = build_recipe({**_NO_RUN, "evaluate": settings}).evaluate
-    asked = what_to_ask(block, lab=ref is not None and ref.is_lab)
     context = context_of(data_dir)
+    asked = what_to_ask(block, lab=ref is not None and ref.is_lab, context=context)
     require_material(missing_material(list(asked.tasks), context))
     engine: Engine = (
         open_engine(ref)

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.attacks import Attack, AttackContext, attack
+from holdfast.attacks import Attack, AttackContext, NeedsMaterial, attack, identity
 from holdfast.engines import Decoding, Engine
+from holdfast.engines.openai import OpenAIEngine
+from holdfast.errors import MaterialError, RecipeError, did_you_mean
 from holdfast.judges._choosing import announcement, choose
+from holdfast.lab.settings import PERSONAS
 from holdfast.progress import say
-from holdfast.recipe import EvaluateSettings
+from holdfast.recipe import EvaluateSettings, SpendingSettings
 from holdfast.stages.evaluate import Served, evaluate, make_plan
 from holdfast.stages.judge import judge_folder
 from holdfast.stages.watch import LOOK, Against, GateWatch
 from holdfast.suites import Suite, suite_of
 from holdfast.tasks import TaskContext, task
 from holdfast.types import Item
+from holdfast.usage import Meter
 
 LAB_ANSWER_TOKENS = 64
 ANSWER_TOKENS = 512
+LAB_ATTACKS: Mapping[str, Mapping[str, Any]] = {
+    "code": {"carriers": ["string"]},
+    "self_cipher": {"file": "lab:triples", "shots": 1, "role": PERSONAS[-1].system},
+    "pair": {"attacker": "lab-mutator"},
+    "autodan": {"seeds": "lab"},
+}
+"""What attacks on a lab model are given where the recipe says nothing: the lab's own material, and
+carriers and roles that a model this small has met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +50,27 @@ class Asked:
     batch: int
     temperature: float = 0.0
     """Above 0 for the noise floor only."""
+    budget: SpendingSettings = field(default_factory=SpendingSettings)
+    """What may be asked of a server."""
 
     def decoding(self, seed: int) -> Decoding:
         """Greedy, the same for all arms."""
         return Decoding(self.max_new_tokens, self.temperature, seed=seed)
 
 
-def what_to_ask(settings: EvaluateSettings, *, lab: bool) -> Asked:
+def what_to_ask(
+    settings: EvaluateSettings, *, lab: bool, context: TaskContext | None = None
+) -> Asked:
     """Resolve an `evaluate` block; suites of the lab serve lab models only.
 
+    Args:
+        settings: the block.
+        lab: whether a lab model is asked.
+        context: where attacks may look for published prompts; None: nowhere.
+
     Raises:
-        RecipeError: an unknown task, attack or judge.
+        RecipeError: an unknown task, attack, setting or judge.
+        MaterialError: a named attack without the material it needs.
     """
     suite = suite_of(settings.suite, lab=lab)
     tasks = _tasks(settings, suite)
@@ -58,11 +80,12 @@ def what_to_ask(settings: EvaluateSettings, *, lab: bool) -> Asked:
         say(announcement(harm))
     return Asked(
         tasks=tasks,
-        attacks=_attacks(settings, suite),
+        attacks=_attacks(settings, suite, lab=lab, context=context or TaskContext()),
         named=settings.attacks is not None,
         judges=judges,
         max_new_tokens=settings.max_new_tokens or (LAB_ANSWER_TOKENS if lab else ANSWER_TOKENS),
         batch=settings.batch,
+        budget=settings.budget,
     )
 
 
@@ -101,12 +124,14 @@ def ask(
     """
     judges_of = judges or asked.judges
     decoding = asked.decoding(seed)
+    if isinstance(engine, OpenAIEngine):
+        engine.meter = Meter(output, asked.budget, engine.endpoint.usage)
     plan = make_plan(
         engine,
         items,
         attacks=asked.attacks,
         promptings=promptings,
-        context=context,
+        context=replace(context, target=engine),
         decoding=decoding,
         batch=asked.batch,
         named=asked.named,
@@ -117,7 +142,7 @@ def ask(
         settings["sequential"] = against.settings(context.seed)
     watch = GateWatch(against, judges_of) if against else None
     label = f"evaluate {output.name}"
-    evaluate(engine, plan, output, settings, decoding, label=label, watch=watch)
+    evaluate(engine, plan, output, settings, decoding, label=label, watch=watch, judges=judges_of)
     judge_folder(output, judges_of)
     return {"attempts": plan.attempts, "answers": plan.answers}
 
@@ -132,7 +157,7 @@ def comparable_settings(
     """What makes two evaluations comparable, and which model answered."""
     return {
         "fingerprint": fingerprint,
-        "attacks": {name: vars(a) for name, a in asked.attacks.items()},
+        "attacks": {name: identity(a) for name, a in asked.attacks.items()},
         "judges": {task: list(names) for task, names in judges.items()},
         "promptings": {name: s.prompting.fingerprint for name, s in promptings.items()},
         "date": date,
@@ -145,11 +170,43 @@ def _tasks(settings: EvaluateSettings, suite: Suite) -> dict[str, int | None]:
     return {task(name).name: suite.tasks.get(name) for name in settings.tasks}
 
 
-def _attacks(settings: EvaluateSettings, suite: Suite) -> dict[str, Attack]:
-    names = settings.attacks if settings.attacks is not None else suite.attacks
-    words = settings.prefill or list(suite.prefill)
-    own = {"prefill": {"words": words}}
-    return {name: attack(name, own.get(name)) for name in names}
+def _attacks(
+    settings: EvaluateSettings, suite: Suite, *, lab: bool, context: TaskContext
+) -> dict[str, Attack]:
+    names = settings.attacks if settings.attacks is not None else list(suite.attacks)
+    given = _attack_settings(settings, suite, names, lab=lab)
+    made = {name: attack(name, given.get(name), data_dir=context.data_dir) for name in names}
+    if settings.attacks is not None:
+        _require_attack_material(made)
+    return made
+
+
+def _attack_settings(
+    settings: EvaluateSettings, suite: Suite, names: Sequence[str], *, lab: bool
+) -> dict[str, Mapping[str, Any]]:
+    """Attack → what its constructor is given: the recipe's own settings over the defaults."""
+    own = settings.attack
+    unasked = sorted(set(own) - set(names))
+    if unasked:
+        raise RecipeError(
+            f"`evaluate.attack.{unasked[0]}` is set, but that attack is not asked. Add it to "
+            f"`evaluate.attacks` or take its settings away. {did_you_mean(unasked[0], names)}"
+        )
+    if settings.prefill is not None and "words" in own.get("prefill", {}):
+        raise RecipeError(
+            "`evaluate.prefill` and `evaluate.attack.prefill.words` say the same thing: give one."
+        )
+    words = {"prefill": {"words": settings.prefill or list(suite.prefill)}}
+    defaults = {**words, **(LAB_ATTACKS if lab else {})}
+    return {name: {**defaults.get(name, {}), **own.get(name, {})} for name in names}
+
+
+def _require_attack_material(attacks: Mapping[str, Attack]) -> None:
+    """Attacks that were named one by one must have what they need before anything runs."""
+    reasons = {n: a.missing() for n, a in attacks.items() if isinstance(a, NeedsMaterial)}
+    lines = [f"The attack {name!r} cannot run: {why}." for name, why in reasons.items() if why]
+    if lines:
+        raise MaterialError("\n  ".join(lines))
 
 
 def _judges(settings: EvaluateSettings, name: str) -> tuple[str, ...]:

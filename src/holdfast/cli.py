@@ -81,9 +81,18 @@ def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     loaded = _recipe(recipe, overrides)
     comparison = go(loaded)
+    if comparison.get("state") == "waiting":
+        _say_waiting(comparison)
+        print(Path(loaded.run) / "NEXT.md")
+        raise typer.Exit(0)
     show(terminal_summary(comparison))
     print(Path(loaded.run) / "report.html")
     raise typer.Exit(EXIT_OF[comparison["outcome"]])
+
+
+def _say_waiting(state: dict[str, Any]) -> None:
+    print("… WAITING  Somebody else trains now. What to do next:\n", file=sys.stderr)
+    print("\n".join(state["instructions"]), file=sys.stderr)
 
 
 @app.command()
@@ -98,31 +107,81 @@ def audit(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the findings as JSON.")] = None,
     strict: Annotated[bool, typer.Option(help="Make the first bad row an error.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="A guard model that reads every row, such as qwen3guard.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with benchmark files: which rows repeat them.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also rank the rows by how much they pull this model.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="The train template, to compare with the model's own.")
+    ] = None,
+    harmful: Annotated[
+        str | None, typer.Option(help="Ranking: harmful rows, or triples, to compare with.")
+    ] = None,
+    safe: Annotated[str | None, typer.Option(help="Ranking: rows that refuse.")] = None,
+    method: Annotated[str, typer.Option(help="Ranking: gradient or representation.")] = "gradient",
+    top: Annotated[int, typer.Option(help="Ranking: rows kept.")] = 100,
 ) -> None:
-    """What in this data set tends to erode safety."""
+    """What in this data set tends to erode safety; with a model, which rows pull it hardest."""
     from holdfast.load import open_rows
     from holdfast.progress import say, show
     from holdfast.stages import audit as stage
 
     stage.check_severity(fail_on)
+    given = stage.detectors_with(
+        judge_name=judge, data_dir=data_dir, model=model, template=template
+    )
     rows = open_rows(data, columns=_mapping(columns), split=split, strict=strict)
-    found = stage.audit(rows)
+    found = stage.audit(rows, given=given)
     say(rows.announcement)
     show(stage.table(found))
+    ranked = None
+    if model is not None and (harmful or safe or model.startswith("lab:")):
+        from holdfast import ranking
+
+        ranked = ranking.rank(rows, model, harmful=harmful, safe=safe, method=method, top=top)
+        show(ranking.table(ranked))
+    elif model is not None:
+        say("note: rows are not ranked, as there is nothing to compare them with (--harmful)")
     if output is not None:
-        stage.write_audit(output, found, rows.announcement)
+        stage.write_audit(output, found, rows.announcement, ranked.to_json() if ranked else None)
     if stage.exceeds(found, fail_on):
         raise typer.Exit(1)
 
 
 @app.command()
-def prepare(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """The mixed training set: 2-mixture.jsonl and 3-rendered/ in the run folder."""
+def prepare(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Also write it for another trainer; see `holdfast list exports`."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the export [exports/FORMAT in the run folder].")
+    ] = None,
+) -> None:
+    """The mixed training set: 2-mixture.jsonl and 3-rendered/; or for another trainer."""
+    from holdfast.errors import RecipeError
+    from holdfast.exports import EXPORTS
+    from holdfast.exports import export as write_export
     from holdfast.pipeline import run as go
 
     loaded = _recipe(recipe, overrides)
+    if export is None and to is not None:
+        raise RecipeError("--to is where an export goes: name its format, such as --export trl.")
+    if export is not None:
+        EXPORTS.get(export)  # an unknown name is found before the work
     go(loaded, until="render")
-    print(Path(loaded.run) / "2-mixture.jsonl")
+    folder = Path(loaded.run).expanduser()
+    if export is None:
+        print(folder / "2-mixture.jsonl")
+    else:
+        print(write_export(folder, export, to or folder / "exports" / export))
 
 
 @app.command()
@@ -131,8 +190,11 @@ def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
     from holdfast.pipeline import run as go
 
     loaded = _recipe(recipe, overrides)
-    go(loaded, until="train")
-    print(Path(loaded.run) / "5-model")
+    facts = go(loaded, until="train")
+    if facts.get("state") == "waiting":
+        _say_waiting(facts)
+    names = {"holdfast": "5-model", "external": "3-export", "openai": "5-job"}
+    print(Path(loaded.run) / names[loaded.train.with_])
 
 
 @app.command()
@@ -156,6 +218,10 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Items per task at most.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of items.")] = 0,
+    attack_set: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of an attack, such as jailbreak.file=wrappers.jsonl."),
+    ] = None,
     against: Annotated[
         Path | None,
         typer.Option(help="The earlier evaluation folder: ask no further than deciding takes."),
@@ -167,6 +233,7 @@ def evaluate(
     evaluate_model(
         model, output, suite=suite, tasks=task, attacks=attack, judges=judge, system=system,
         data_dir=data_dir, limit=limit, max_new_tokens=max_new_tokens, seed=seed, against=against,
+        attack_settings=attack_set,
     )  # fmt: skip
     print(output)
 
@@ -406,6 +473,34 @@ def show(
     Console(soft_wrap=True).print(show_row(_recipe(recipe, overrides), row, source))
 
 
+@app.command()
+def stress(
+    data: Annotated[str, typer.Argument(help="Harmless rows: a file, a Hub id, or lab:NAME.")],
+    strategy: Annotated[
+        str,
+        typer.Option(help="benign, aoa, autoif, autoif-aoa, identity-shift or benign-tuning."),
+    ],
+    output: Annotated[Path, typer.Option(help="JSON lines to write.")],
+    task: Annotated[
+        str | None, typer.Option(help="The benchmark whose published form DATA has.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Column mapping, such as prompt=question.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of a Hub data set.")] = "train",
+    limit: Annotated[int | None, typer.Option(help="Rows to read at most.", min=1)] = None,
+) -> None:
+    """Harmless rows put as an attacker would put them: a stress test for a defence."""
+    from holdfast.progress import say
+    from holdfast.solo import stress_rows
+
+    count = stress_rows(
+        data, strategy, output, task=task, columns=_mapping(columns), split=split, limit=limit
+    )
+    say(f"{count:,} rows put as `{strategy}`: a stress test for a defence, not for deployment")
+    print(output)
+
+
 @app.command("list")
 def list_command(
     shelf: Annotated[str | None, typer.Argument(help="One shelf only.")] = None,
@@ -417,6 +512,10 @@ def list_command(
         print(name)
         for thing, summary in things.items():
             print(f"  {thing:<22} {summary}")
+    if shelf == "exports":
+        from holdfast.exports import capability_table
+
+        print(f"\nwhat each can express\n\n{capability_table()}")
 
 
 @app.command()

@@ -11,14 +11,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 from holdfast.errors import ModelError
@@ -40,9 +44,15 @@ _MAX_BODY = 16 * 2**20
 _LONGEST_PAUSE = 120.0
 _SHORTEST_SECRET = 8
 
+_Payload: TypeAlias = "Mapping[str, Any] | Upload | None"
+
 
 class EndpointError(ModelError):
     """A server that cannot be reached, refuses the request, or answers what is not an answer."""
+
+
+class UnansweredError(EndpointError):
+    """No answer came: whether the server did what it was asked is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,8 @@ class Usage:
     completion_tokens: int = 0
     cached: int = 0
     """Answers that were on disk already."""
+    unmetered: int = 0
+    """Answers whose tokens the server did not tell."""
 
     def cost(self, prompt_price: float, completion_price: float) -> float:
         """The price of the tokens, at prices per million tokens."""
@@ -115,6 +127,17 @@ class Blocked:
     """The provider's content filter stood in the way: no answer of the model."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file to send as a form, as `/files` takes it; read while it is sent."""
+
+    path: Path
+    name: str
+    """What the server will call it."""
+    fields: Mapping[str, str]
+    """The form's other fields, such as `purpose`."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +159,12 @@ class Endpoint:
     usage: Usage = field(default_factory=Usage, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def post(self, path: str, payload: Mapping[str, Any]) -> dict[str, Any] | Blocked:
+    def post(self, path: str, payload: Mapping[str, Any] | Upload) -> dict[str, Any] | Blocked:
         """Send one request until it is answered or patience ends.
 
         Args:
             path: below the base URL, such as `/chat/completions`.
-            payload: the request's JSON.
+            payload: the request's JSON, or a file.
 
         Returns:
             The response's JSON object, or that the provider blocked it.
@@ -194,7 +217,7 @@ class Endpoint:
     # --- one request, several tries ---------------------------------------------------------------
 
     def _ask(
-        self, client: httpx.Client, method: str, path: str, payload: Mapping[str, Any] | None
+        self, client: httpx.Client, method: str, path: str, payload: _Payload
     ) -> dict[str, Any] | Blocked:
         problem = ""
         for trial in range(self.retries + 1):
@@ -210,13 +233,13 @@ class Endpoint:
                 with self._lock:
                     self.usage.retries += 1
                 self.sleep(wait)
-        raise EndpointError(
+        raise UnansweredError(
             f"{self.url}{path} gave no answer ({problem}) in {trial + 1} tries. Check that the "
             "server runs and has capacity; run the same command again to go on."
         )
 
     def _try(
-        self, client: httpx.Client, method: str, path: str, payload: Mapping[str, Any] | None
+        self, client: httpx.Client, method: str, path: str, payload: _Payload
     ) -> dict[str, Any] | Blocked | _Passing:
         import httpx
 
@@ -231,20 +254,19 @@ class Endpoint:
                 f"{self.url}{path}: {error}. That is no answer of a language model; check the URL."
             ) from None
         body = _json(self._clean(raw.decode("utf-8", "replace")))
-        if status == 200 and isinstance(body, dict) and not body.get("error"):
+        if status == 200 and isinstance(body, dict) and _answers(body):
             return body
         return self._failure(path, status, headers, body)
 
     def _exchange(
-        self, client: httpx.Client, method: str, path: str, payload: Mapping[str, Any] | None
+        self, client: httpx.Client, method: str, path: str, payload: _Payload
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body, read under a limit of bytes and a deadline."""
         import httpx
 
         deadline = time.monotonic() + self.timeout
-        content = None if payload is None else json.dumps(payload, allow_nan=False).encode()
         chunks: list[bytes] = []
-        with client.stream(method, self.url + path, content=content) as response:
+        with _body(payload) as body, client.stream(method, self.url + path, **body) as response:
             for chunk in response.iter_bytes():
                 chunks.append(chunk)
                 if sum(map(len, chunks)) > _MAX_BODY:
@@ -297,6 +319,7 @@ class Endpoint:
         with self._lock:
             self.usage.requests += 1
             self.usage.blocked += isinstance(outcome, Blocked)
+            self.usage.unmetered += isinstance(outcome, dict) and not isinstance(used, dict)
             if isinstance(used, dict):
                 self.usage.prompt_tokens += _count(used.get("prompt_tokens"))
                 self.usage.completion_tokens += _count(used.get("completion_tokens"))
@@ -323,14 +346,36 @@ class Endpoint:
         need("httpx", extra="endpoint", purpose="asking a server")
         import httpx
 
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if key := self._key():
             headers["Authorization"] = f"Bearer {key}"
         return httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             limits=httpx.Limits(max_connections=self.concurrency),
+            verify=_trusted(),
         )
+
+
+@contextmanager
+def _body(payload: _Payload) -> Iterator[dict[str, Any]]:
+    """What a request carries, as the HTTP library takes it."""
+    if payload is None:
+        yield {}
+    elif isinstance(payload, Upload):
+        with payload.path.open("rb") as file:
+            yield {"data": dict(payload.fields), "files": {"file": (payload.name, file)}}
+    else:
+        content = json.dumps(payload, allow_nan=False).encode()
+        yield {"content": content, "headers": {"Content-Type": "application/json"}}
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that servers are checked against; reading them takes longer than asking."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 class _TooMuch(Exception):
@@ -344,6 +389,11 @@ class _Passing:
     problem: str
     after: float | None = None
     """Seconds the server asks to wait."""
+
+
+def _answers(body: Mapping[str, Any]) -> bool:
+    """Whether a body is no error; a job that failed carries one, and is an answer all the same."""
+    return not body.get("error") or {"id", "status"} <= set(body)
 
 
 def _json(text: str) -> Any:

@@ -137,6 +137,7 @@ def open_rows(
     cache_dir: Path | None = None,
     on_reject: OnReject | None = None,
     replies: bool = True,
+    triples: bool = False,
 ) -> RowStream:
     """Open a source of rows and decide its format from the first of them.
 
@@ -152,6 +153,8 @@ def open_rows(
         on_reject: Called with each row that is set aside.
         replies: False for sources of requests: only the system prompt and the first request of
             each row are kept, and a reply need not be there.
+        triples: True for sources of safety triples: replies that a source calls unsafe are read,
+            with transition loss, instead of being taken for answers to learn.
 
     Raises:
         DataError: a source that cannot be read as rows; the message names file, line and cure.
@@ -163,7 +166,7 @@ def open_rows(
     if not first:
         raise _no_row(name)
     sample = [record.value for record in first if isinstance(record.value, Mapping)]
-    row_format = _decide(name, sample, columns, replies=replies)
+    row_format = _decide(name, sample, columns, replies=replies, triples=triples)
     reader = _Reader(
         row_format,
         source=source,
@@ -236,12 +239,17 @@ def _origin(name: str) -> str:
 
 
 def _decide(
-    name: str, sample: list[Row], columns: Mapping[str, str] | None, *, replies: bool
+    name: str,
+    sample: list[Row],
+    columns: Mapping[str, str] | None,
+    *,
+    replies: bool,
+    triples: bool,
 ) -> RowFormat:
     seen = seen_columns(sample)
     if columns is not None and sample:
         return from_mapping(columns, seen, replies=replies)
-    found = detect(sample, replies=replies)
+    found = detect(sample, replies=replies, triples=triples)
     if found is not None:
         return found
     what = f"the columns {', '.join(seen)}" if seen else "no objects with named columns"

@@ -21,10 +21,10 @@ def manifest(
     setup: Setup,
     mixture: Mapping[str, Any],
     origins: Mapping[str, Mapping[str, str]],
-    template: ChatTemplate,
+    template: ChatTemplate | None,
     announcement: str,
 ) -> dict[str, Any]:
-    """What `manifest.json` says."""
+    """What `manifest.json` says; a served model's template is not known."""
     recipe = setup.recipe
     return {
         "holdfast": holdfast.__version__,
@@ -33,7 +33,9 @@ def manifest(
         "data": {"ref": recipe.data, "digest": setup.data_key, "read": announcement},
         "seed": recipe.seed,
         "date": recipe.date,
-        "template": {
+        "template": None
+        if template is None
+        else {
             "digest": digest(template.text),
             "system_role": template.has_system_role,
             "injected_system": template.injected_system,

@@ -10,7 +10,7 @@ from typing import Protocol
 from holdfast import near, sources
 from holdfast.judges import judge
 from holdfast.load import open_rows
-from holdfast.mixing import ordered
+from holdfast.mixing import ordered, rows_wanted
 from holdfast.pools import (
     Objection,
     Pool,
@@ -20,13 +20,20 @@ from holdfast.pools import (
     in_categories,
     reply_length,
 )
-from holdfast.recipe import AddedRows, BorderlineSettings, SafetySettings
+from holdfast.recipe import AddedRows, BorderlineSettings, SafetySettings, TriplesSettings
 from holdfast.setup import Setup
 from holdfast.stages.answer import Answered
 from holdfast.stages.prepare import Plan
 from holdfast.stages.reform import Form, reform_lab
 from holdfast.suites import missing_material
+from holdfast.triples import LICENCES, as_refusal, join_triples
 from holdfast.types import Attempt, Conversation, Dropped, Label
+
+NO_TRIPLES = (
+    "triples rows: Holdfast ships no harmful answers. Give `triples.source`: a file with request, "
+    "refusal and harmful answer, or a Hub set with safe and unsafe answers such as "
+    "PKU-Alignment/PKU-SafeRLHF (non-commercial)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,10 @@ class Origin:
 def pools_wanted(plan: Plan) -> dict[str, int]:
     """Pool → rows that the plan draws from it, for pools it draws from at all."""
     wanted: dict[str, int] = {}
-    for dosed in plan.dosed:
-        if dosed.rows:
-            wanted[dosed.pool] = wanted.get(dosed.pool, 0) + dosed.rows + dosed.validation
+    for pool in dict.fromkeys(dosed.pool for dosed in plan.dosed if dosed.rows):
+        here = [(r, d) for r, d in zip(plan.requests, plan.dosed, strict=True) if d.pool == pool]
+        counts = [d.rows + d.validation for _, d in here]
+        wanted[pool] = rows_wanted([r for r, _ in here], counts)
     return wanted
 
 
@@ -54,6 +62,10 @@ def origin_of(pool: str, setup: Setup) -> Origin:
     if pool == "safety":
         named = recipe.safety.source
         ref = recipe.safety.requests if named == "self" else named
+    elif pool == "triples":
+        ref = recipe.triples.source
+        if ref is not None and (terms := LICENCES.get(ref.partition("@")[0].partition(":")[0])):
+            return Origin(ref, None, terms)
     else:
         ref = recipe.borderline.source
     assert ref is not None
@@ -66,13 +78,16 @@ def answered_by_model(pool: str, setup: Setup) -> bool:
     """Whether a pool holds requests that the untouched model is to answer itself."""
     if pool == "safety":
         return setup.recipe.safety.source == "self"
-    return origin_of(pool, setup).source == "or-bench-80k"
+    return pool == "borderline" and origin_of(pool, setup).source == "or-bench-80k"
 
 
 def missing(setup: Setup, pools: Iterable[str]) -> list[str]:
     """One line for everything a run needs that is not at hand."""
     lines = missing_material(list(setup.asked.tasks), setup.context)
     for pool in pools:
+        if pool == "triples" and setup.recipe.triples.source is None:
+            lines.append(NO_TRIPLES)
+            continue
         origin = origin_of(pool, setup)
         check_licence(origin.ref, origin.licence, setup.recipe.licence)
         if origin.source is not None:
@@ -83,7 +98,12 @@ def missing(setup: Setup, pools: Iterable[str]) -> list[str]:
 
 def pool_settings(pool: str, setup: Setup) -> AddedRows:
     """The recipe's block for a pool."""
-    return setup.recipe.safety if pool == "safety" else setup.recipe.borderline
+    blocks: dict[str, AddedRows] = {
+        "safety": setup.recipe.safety,
+        "borderline": setup.recipe.borderline,
+        "triples": setup.recipe.triples,
+    }
+    return blocks[pool]
 
 
 def likeness(ref: str, asked: float | None = None) -> float:
@@ -121,7 +141,7 @@ def read_pool(
     """A pool in drawing order: read, filtered, and rewritten or answered as the recipe wants.
 
     Args:
-        pool: `safety` or `borderline`.
+        pool: `safety`, `borderline` or `triples`.
         setup: of the run.
         wanted: rows that the plan draws from it.
         overlap: request and likeness → how it repeats an evaluation set, or None.
@@ -136,10 +156,15 @@ def read_pool(
 
     by_model = answered_by_model(pool, setup)
     on_replies = [] if by_model else _reply_filters(settings)
-    rows = open_rows(
-        _location(origin, setup), columns=settings.columns, source=pool, replies=not by_model
-    )
+    rows: Iterable[Conversation] = open_rows(
+        _location(origin, setup), columns=settings.columns, source=pool, replies=not by_model,
+        triples=pool == "triples",
+    )  # fmt: skip
+    apart: list[Dropped] = []
+    if pool == "triples":
+        rows = join_triples(rows, apart.append)
     clean = clean_pool(pool, rows, repeats, [*_request_filters(settings), *on_replies])
+    clean.dropped += apart
     clean.origin, clean.licence = origin.ref, origin.licence
     clean.rows = ordered(clean.rows, setup.recipe.seed)
     found: Iterable[Conversation] = clean.rows
@@ -187,6 +212,9 @@ def _reply_filters(settings: AddedRows) -> list[Objection]:
         filters.append(reply_length(settings.min_words, settings.max_words))
     if isinstance(settings, SafetySettings) and settings.only_refusals:
         filters.append(only_labelled("full_refusal", "refusal"))
+    if isinstance(settings, TriplesSettings) and settings.only_refusals:
+        refuses = only_labelled("full_refusal", "refusal")
+        filters.append(lambda row: refuses(as_refusal(row)))
     if isinstance(settings, BorderlineSettings) and settings.only_helpful:
         filters.append(only_labelled("full_compliance", "helpful answer"))
     return filters

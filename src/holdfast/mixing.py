@@ -225,8 +225,10 @@ def check_supply(
         RecipeError: they do not; names the largest dose that can be reached.
     """
     for pool in sorted({d.pool for d in dosed}):
-        wanted = sum(d.rows for d in dosed if d.pool == pool)
-        aside = sum(d.validation for d in dosed if d.pool == pool)
+        here = [i for i, d in enumerate(dosed) if d.pool == pool]
+        asked = [requests[i] for i in here]
+        wanted = rows_wanted(asked, [dosed[i].rows for i in here])
+        aside = rows_wanted(asked, [dosed[i].validation for i in here])
         have = supply.get(pool, 0)
         if wanted + aside <= have or (pool in repeat and have > aside):
             continue
@@ -239,6 +241,13 @@ def check_supply(
             f"(`{pool}.count: {most}`). Ask for less, add rows to the source, or allow repetition "
             f"with `{pool}.repeat: true`."
         )
+
+
+def rows_wanted(requests: Sequence[Request], counts: Sequence[int]) -> int:
+    """Rows of one pool that serve all requests; those that go together share them."""
+    shared = (n for r, n in zip(requests, counts, strict=True) if r.together)
+    own = (n for r, n in zip(requests, counts, strict=True) if not r.together)
+    return max(shared, default=0) + sum(own)
 
 
 def largest_share(user_rows: int, requests: Sequence[Request], pool: str, rows: int) -> float:
@@ -281,6 +290,18 @@ def deal(rows: Sequence[Conversation], counts: Sequence[int]) -> list[list[Conve
             hand.extend(part)
         left = [count - part for count, part in zip(left, now, strict=True)]
     return hands
+
+
+def deal_requests(
+    rows: Sequence[Conversation], requests: Sequence[Request], counts: Sequence[int]
+) -> list[list[Conversation]]:
+    """`deal`, where requests that go together are dealt one hand and take its head each."""
+    counted = list(zip(requests, counts, strict=True))
+    shared = max((n for r, n in counted if r.together), default=0)
+    own = [n for r, n in counted if not r.together]
+    both, *others = deal(rows, [shared, *own]) if shared else [[], *deal(rows, own)]
+    rest = iter(others)
+    return [both[:n] if r.together else next(rest) for r, n in counted]
 
 
 def _deal_once(rows: Sequence[Conversation], counts: Sequence[int]) -> list[list[Conversation]]:

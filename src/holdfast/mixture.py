@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import holdfast
@@ -31,11 +31,12 @@ from holdfast.formats import Format
 from holdfast.judges import judge
 from holdfast.load import RowStream, open_rows
 from holdfast.manifest import manifest
+from holdfast.mimicry import Likeness, LikenessCheck
 from holdfast.mixing import split_validation
 from holdfast.models import ModelRef, load_model, load_tokenizer, resolve_model
 from holdfast.models import fingerprint as model_fingerprint
 from holdfast.near import NearIndex
-from holdfast.pools import Objection, Pool
+from holdfast.pools import Objection, Pool, distinct, row_hash
 from holdfast.progress import say, track
 from holdfast.prompting import Prompting, add_safety_prompt
 from holdfast.rundir import RunFolder
@@ -45,7 +46,10 @@ from holdfast.stages.answer import JUDGE, Answered, answer_requests
 from holdfast.stages.audit import Audit, check_audit, write_audit
 from holdfast.stages.prepare import HoldOut, Mixture, Plan, request_key
 from holdfast.stages.reform import Form, reform
+from holdfast.stages.restyle import donors, examples_of, restyle
 from holdfast.suites import gather, require_material
+from holdfast.transition import Aim
+from holdfast.triples import DEFAULT_REFUSAL, opening_word, token_ends
 from holdfast.types import Conversation, Dropped, Item
 
 
@@ -78,8 +82,9 @@ class MixtureJob:
                 "`safety.dose: auto` is found by `holdfast sweep RECIPE --output DIR`, not by a "
                 "single run. Run that, or give `safety.share`."
             )
-        self.renderer(self.plan_without_rows.train)
-        self.renderer(self.plan_without_rows.serve)
+        if self.renders:
+            self.renderer(self.plan_without_rows.train)
+            self.renderer(self.plan_without_rows.serve)
         pools = material.pools_wanted(self.plan_without_rows)
         require_material(material.missing(self.setup, pools))
 
@@ -144,7 +149,7 @@ class MixtureJob:
     @cached_property
     def formats(self) -> list[Format]:
         """Formats that the user's rows share."""
-        return [Format(**f) for f in self.audited["formats"]]
+        return [Format.from_json(f) for f in self.audited["formats"]]
 
     # --- prepare ------------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class MixtureJob:
             return {"validated": [], "user_rows": user_rows}
         recipe = self.recipe
         key = digest(self.audited, self.setup.data_key, asked, recipe.mitigations, recipe.safety,
-                     recipe.borderline, recipe.seed)  # fmt: skip
+                     recipe.borderline, recipe.triples, recipe.seed)  # fmt: skip
         return self.folder.stage("split", key, self._split, outputs=[], label="split")
 
     def _split(self) -> dict[str, Any]:
@@ -196,14 +201,29 @@ class MixtureJob:
             dose=self.recipe.safety.model_dump(include=dose),
             borderline=self.recipe.borderline.model_dump(include=dose),
             defences=self.setup.defences,
+            triples=self.recipe.triples,
+            token_ends=lambda text: token_ends(self.tokenizer)(text),
+            mimic=self.recipe.mimic,
+            donors=self.donors if formats and self._mimics("option") else (),
         )
+
+    def _mimics(self, mode: str) -> bool:
+        return "mimic" in self.recipe.mitigations and self.recipe.mimic.mode == mode
+
+    @cached_property
+    def donors(self) -> list[list[tuple[str, ...]]]:
+        """For each format, what stands in the slots of some user rows that are trained on."""
+        rows = track(self.rows(), "slots", total=self.audited["rows"])
+        beyond = frozenset(self.audited["held_out"])
+        return donors(rows, self.formats, beyond, self.recipe.seed)
 
     def prepare(self) -> dict[str, Any]:
         """The mixture, exact to the row."""
         recipe = self.recipe
         key = digest(
             self.audited, self.setup.data_key, recipe.mitigations, recipe.safety, recipe.borderline,
-            recipe.seed, recipe.model_dump(include={"prompting", "licence", "data_dir"}),
+            recipe.triples, recipe.mimic, recipe.seed,
+            recipe.model_dump(include={"prompting", "licence", "data_dir"}),
             list(self.setup.asked.tasks), self.setup.fingerprint, recipe.date,
             recipe.tuning.validation,
         )  # fmt: skip
@@ -217,6 +237,9 @@ class MixtureJob:
         for note in self.plan.notes:
             say(f"  note: {note}")
         pools = {name: self._pool(name, n) for name, n in material.pools_wanted(self.plan).items()}
+        self.plan = prepare.even_out(
+            self.plan, pools, user_rows=user_rows, seed=self.recipe.seed
+        )  # fmt: skip
         drawn = prepare.draw(
             self.plan, pools, user_rows=user_rows, seed=self.recipe.seed,
             repeat=[p for p in pools if getattr(self.recipe, p).repeat],
@@ -231,9 +254,23 @@ class MixtureJob:
             overlap=self.probes(material.likeness(self.recipe.data)).find,
         )  # fmt: skip
         self._say_mixture(mixture)
-        self._write_manifest(pools, mixture)
+        found = self._likeness()
+        if found:
+            say(f"  {found.line}")
+        self._write_manifest(pools, mixture, found)
         return {"by_source": mixture.by_source, "held_out": mixture.held_out,
-                "validation": mixture.validation}  # fmt: skip
+                "validation": mixture.validation, "refusal": self._refusal(pools)}  # fmt: skip
+
+    def _refusal(self, pools: Mapping[str, Pool]) -> str:
+        """The word that transition rows aim at: the one named, or what opens the refusals drawn."""
+        named = self.recipe.triples.transition.refusal
+        if "triples" not in pools:
+            return named or DEFAULT_REFUSAL
+        word, share = opening_word(pools["triples"].rows)
+        if named is not None:
+            return named
+        say(f"  transitions aim at {word!r}, which opens {100 * share:.0f} % of the refusals")
+        return word
 
     def _say_mixture(self, mixture: Mixture) -> None:
         """The counts, as they stand in the files."""
@@ -253,16 +290,39 @@ class MixtureJob:
                 f"{prepare.OVERLAP}"
             )
 
-    def _write_manifest(self, pools: Mapping[str, Pool], mixture: Mixture) -> None:
+    def _likeness(self) -> Likeness | None:
+        """Whether mimicking rows can be told from the user's, which must be as they came.
+
+        Raises:
+            DataError: a user row in the mixture is not one of the data's.
+        """
+        if not any(request.source == "mimic" for request in self.plan.requests):
+            return None
+        came = {row_hash(row)[:16] for row in self.rows()}
+        check = LikenessCheck()
+        for row in self._rows_of(MAIN, prepare.MIXTURE):
+            check.see(row)
+            if row.source == "user" and row_hash(row)[:16] not in came:
+                raise DataError(
+                    f"Row {row.id} of the mixture is not as it stands in {self.recipe.data}: the "
+                    "data changed while it was read. Run again."
+                )
+        return check.result()
+
+    def _write_manifest(
+        self, pools: Mapping[str, Pool], mixture: Mixture, found: Likeness | None
+    ) -> None:
         named = {name: sha256_file(self.folder / name) for name in prepare.ARTEFACTS}
         about = {**mixture.to_json(), "plan": self.plan.to_json(),
                  "rows": prepare.ROWS, "files": named}  # fmt: skip
+        if found:
+            about["mimicry"] = {"mode": self.recipe.mimic.mode, **found.to_json()}
         origins: dict[str, dict[str, Any]] = {
             name: {"origin": p.origin, "licence": p.licence, "rows": len(p.rows),
                    "set_aside": p.set_aside}
             for name, p in pools.items()
         }  # fmt: skip
-        template = self.renderer(self.plan.serve).template
+        template = self.renderer(self.plan.serve).template if self.renders else None
         write_json(
             self.folder / "manifest.json",
             manifest(self.setup, about, origins, template, self.audited["announcement"]),
@@ -272,10 +332,28 @@ class MixtureJob:
 
     def _pool(self, name: str, wanted: int) -> Pool:
         """A pool, and a line on what was set aside from it."""
-        pool = material.read_pool(name, self.setup, wanted, self.overlap, self)
+        reworded = name == "safety" and bool(self.formats) and self._mimics("llm")
+        more = wanted // 2 if reworded else 0  # some rewrites will be rejected
+        pool = material.read_pool(name, self.setup, wanted + more, self.overlap, self)
+        if reworded:
+            self._restyle(pool, wanted)
         aside = f"; set aside: {_listed(pool.set_aside)}" if pool.dropped else ""
-        say(f"  {name} pool: {len(pool.rows):,} rows of {pool.origin}{aside}")
+        terms = f" ({pool.licence}: no commercial use)" if "-NC-" in pool.licence else ""
+        say(f"  {name} pool: {len(pool.rows):,} rows of {pool.origin}{terms}{aside}")
         return pool
+
+    def _restyle(self, pool: Pool, wanted: int) -> None:
+        """The pool's requests in the user's style; rejected rewrites are set aside and counted."""
+        engine, prompting, fingerprint = self._rewriter(self.recipe.mimic.rewriter)
+        examples = examples_of(self.donors)
+        made = digest(fingerprint, examples, prompting.fingerprint, self.recipe.seed)
+        rows = restyle(
+            pool.rows, examples, engine, self.folder / f"2-safety-restyled-{made[:8]}.jsonl",
+            pool.dropped.append, prompting=prompting, seed=self.recipe.seed,
+        )  # fmt: skip
+        least = material.likeness(pool.origin, self.recipe.safety.near_duplicate)
+        objections = [lambda row: self.overlap(row.request, least)]
+        pool.rows = list(islice(distinct(rows, objections, pool.dropped.append), wanted))
 
     def overlap(self, request: str, likeness: float) -> str | None:
         """How a request repeats what evaluation asks, or None."""
@@ -323,40 +401,57 @@ class MixtureJob:
         self, rows: Iterable[Conversation], form: Form, drop: Callable[[Dropped], None]
     ) -> Iterator[Conversation]:
         """Safety requests in one form, rewritten by the untouched model or the one named."""
-        from holdfast.engines._open import open_engine
-
-        named = self.recipe.safety.rewriter
-        model = self.setup.model if named == "self" else resolve_model(named)
-        fingerprint = self.setup.fingerprint if named == "self" else model_fingerprint(model)
+        engine, prompting, fingerprint = self._rewriter(self.recipe.safety.rewriter)
         made = digest(fingerprint, form, self.setup.serve.fingerprint, self.recipe.seed)
-        prompting = self.setup.serve if named == "self" else Prompting()
         return reform(
-            rows, form, lambda: self.engine(model) if named == "self" else open_engine(model),
-            self.folder / f"2-safety-{form}-{made[:8]}.jsonl", drop,
+            rows, form, engine, self.folder / f"2-safety-{form}-{made[:8]}.jsonl", drop,
             prompting=prompting, seed=self.recipe.seed,
         )  # fmt: skip
+
+    def _rewriter(self, named: str) -> tuple[Callable[[], Engine], Prompting, str]:
+        """What makes the rewriting model, what it is asked under, and what identifies it."""
+        from holdfast.engines._open import open_engine
+
+        if named == "self":
+            model = self.setup.model
+            return lambda: self.engine(model), self.setup.serve, self.setup.fingerprint
+        other = resolve_model(named)
+        return lambda: open_engine(other), Prompting(), model_fingerprint(other)
 
     # --- render -------------------------------------------------------------------------------
 
     def render(self) -> dict[str, Any]:
-        """The mixture as token ids and labels."""
+        """The mixture as token ids and labels; of a served model, nothing to render with."""
+        if not self.renders:
+            say(f"· render: skipped, as {self.setup.model.name} has no tokenizer here")
+            return {}
         facts = self._render(MAIN)
+        self._store_targets(facts)
         if self.recipe.control == "plain":
             self._render(PLAIN)
         return facts
+
+    def _store_targets(self, facts: Mapping[str, Any]) -> None:
+        """The token budget, beside the rows it comes from."""
+        path = self.folder / "manifest.json"
+        stored = read_json(path)
+        if stored["mixture"].get("targets") != facts["targets"]:
+            stored["mixture"]["targets"] = facts["targets"]
+            write_json(path, stored)
 
     def _render(self, arm: Arm) -> dict[str, Any]:
         prompting = self.prompting_in_training(arm)
         length = self.recipe.tuning.max_length
         key = digest(
             self.rows_key(arm), self.setup.fingerprint, prompting.fingerprint, length,
-            self.recipe.date,
+            self.recipe.date, self.aim,
         )  # fmt: skip
 
         def work() -> dict[str, Any]:
             from holdfast.stages.render import render
 
-            renderer, folder = self.renderer(prompting, length), f"{arm.prefix}3-rendered"
+            renderer = self.renderer(prompting, length, self.aim)
+            folder = f"{arm.prefix}3-rendered"
             facts = render(renderer, track(self.mixture(arm), "render"), self.folder / folder)
             if self.validates(arm):
                 say("  to validate on:")
@@ -406,11 +501,28 @@ class MixtureJob:
         """Training prompting of an arm."""
         return self.plan.train if arm is MAIN else self.setup.train
 
-    def renderer(self, prompting: Prompting, max_length: int | None = None) -> Any:
+    def renderer(
+        self, prompting: Prompting, max_length: int | None = None, aim: Aim | None = None
+    ) -> Any:
         """A renderer for the run's tokenizer."""
         from holdfast.render import Renderer
 
-        return Renderer(self.tokenizer, prompting, date=self.recipe.date, max_length=max_length)
+        return Renderer(
+            self.tokenizer, prompting, date=self.recipe.date, max_length=max_length, aim=aim
+        )
+
+    @cached_property
+    def aim(self) -> Aim:
+        """What transition rows of the run aim at."""
+        asked = self.recipe.triples.transition
+        return Aim(
+            self.prepare()["refusal"], asked.keep, asked.end, asked.constant, self.recipe.seed
+        )
+
+    @property
+    def renders(self) -> bool:
+        """Whether rows can be rendered here: a served model's tokenizer is not known."""
+        return self.setup.model.address is None
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -426,7 +538,11 @@ class MixtureJob:
         )  # fmt: skip
 
     def engine(self, model: ModelRef) -> Engine:
-        """A local model, ready to answer."""
+        """A model, ready to answer."""
+        if model.address is not None:
+            from holdfast.engines._open import served
+
+            return served(model.address)
         from holdfast.engines.transformers import TransformersEngine
 
         return TransformersEngine(

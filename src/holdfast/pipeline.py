@@ -14,12 +14,14 @@ from holdfast import preflight
 from holdfast.asking import Asked, ask, comparable_settings
 from holdfast.attacks import AttackContext
 from holdfast.cost import estimate, matrix_rate
+from holdfast.elsewhere import ElsewhereJob, forget_pending
 from holdfast.engines import Engine
 from holdfast.errors import RecipeError
 from holdfast.evaluation import Evaluation
+from holdfast.exports import EXPORTS, export
 from holdfast.files import digest, read_json, read_jsonl, write_json, write_text
 from holdfast.held_out import HELD_OUT, held_out_items, task_questions
-from holdfast.mixture import MAIN, PLAIN, Arm, MixtureJob
+from holdfast.mixture import MAIN, PLAIN, Arm
 from holdfast.models import ModelRef, load_model, quiet_libraries, resolve_model
 from holdfast.noise import floors, measure_noise
 from holdfast.progress import say, show
@@ -46,7 +48,8 @@ def run(
         store: finished stages of other runs, taken over where they are the same.
 
     Returns:
-        The comparison (`7-comparison.json`), or the facts of the stage it stopped at.
+        The comparison (`7-comparison.json`), or the facts of the stage it stopped at. Where another
+        has to train first, `state` is `waiting` and `instructions` say what to do.
 
     Raises:
         HoldfastError: anything whose cure is the user's; nothing measured is lost.
@@ -57,7 +60,7 @@ def run(
         return Job(setup, folder).go(until)
 
 
-class Job(MixtureJob):
+class Job(ElsewhereJob):
     """One recipe at work in one run folder, from its rows to the report."""
 
     def go(self, until: str) -> dict[str, Any]:
@@ -67,7 +70,38 @@ class Job(MixtureJob):
         facts: dict[str, Any] = {}
         for name in STAGES[: STAGES.index(until) + 1]:
             facts = getattr(self, name)()
+            if facts.get("state") == "waiting":
+                break
         return facts
+
+    # --- exports ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """As the first half does; and that the formats to export to are known."""
+        super().check()
+        for kind in self.recipe.export:
+            EXPORTS.get(kind)
+
+    def render(self) -> dict[str, Any]:
+        """The mixture as token ids and labels; and in the formats the recipe exports to."""
+        facts = super().render()
+        for kind in self.recipe.export:
+            self._export(kind)
+        return facts
+
+    def _export(self, kind: str) -> None:
+        recipe, output = self.recipe, f"exports/{kind}"
+        trained = self.prompting_in_training(MAIN).fingerprint
+        key = digest(
+            kind, self.rows_key(MAIN), trained, recipe.tuning, recipe.seed, recipe.date,
+            self.aim if self.renders else None, self.setup.fingerprint,
+        )  # fmt: skip
+
+        def work() -> dict[str, Any]:
+            export(self.folder.path, kind, self.folder / output)
+            return {}
+
+        self.folder.stage(f"export-{kind}", key, work, outputs=[output], label=f"export {kind}")
 
     # --- evaluate and judge -------------------------------------------------------------------
 
@@ -103,12 +137,16 @@ class Job(MixtureJob):
         """Whether the tuned model's template can carry its prompting, before hours go into it."""
         from holdfast.contract.export import prove_template
 
-        for arm in [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]:
+        for arm in self.arms if self.renders else []:
             prove_template(self.renderer(self.served(arm)))
 
     def say_cost(self) -> None:
         """Memory, time and answers of what is to come, before it starts."""
-        arms = [MAIN, PLAIN] if self.recipe.control == "plain" else [MAIN]
+        if self.recipe.train.with_ == "openai":
+            return self.say_price()
+        if self.recipe.train.with_ == "external":
+            return None
+        arms = self.arms
         epochs = self.recipe.tuning.epochs
         tokens = sum(self._render(arm)["tokens"] for arm in arms)
         context = self.attack_context
@@ -128,6 +166,7 @@ class Job(MixtureJob):
         )  # fmt: skip
         if cost is not None:
             say(f"  {cost.line}")
+        return None
 
     def after(self) -> dict[str, Any]:
         """The tuned model, as it was saved; and the control."""
@@ -137,15 +176,22 @@ class Job(MixtureJob):
         return facts
 
     def _evaluate_tuned(self, arm: Arm) -> dict[str, Any]:
-        tuned = resolve_model(self.folder / f"{arm.prefix}5-model")
-        return self._evaluate(tuned, f"{arm.prefix}6-after", self.train_key(arm), arm)
+        if self.recipe.train.with_ != "holdfast":
+            tuned, key = self.tuned(arm)
+        else:
+            tuned = resolve_model(self.folder / f"{arm.prefix}5-model")
+            key = self.train_key(arm)
+        return self._evaluate(tuned, f"{arm.prefix}6-after", key, arm)
 
     def _evaluate(self, model: ModelRef, name: str, model_key: str, arm: Arm) -> dict[str, Any]:
         def work() -> dict[str, Any]:
-            return self._ask(
-                self.engine(model), self.setup.asked, self.folder / name, model_key, arm,
+            engine = self.client(model, self.folder / name) if model.address else self.engine(model)
+            facts = self._ask(
+                engine, self.setup.asked, self.folder / name, model_key, arm,
                 self.recipe.seed, against=self.against(arm) if self._stops_early(name) else None,
             )  # fmt: skip
+            forget_pending(self.folder / name)
+            return facts
 
         key = self._evaluation_key(name, model_key, arm)
         return self.folder.stage(name, key, work, outputs=[name], label=f"evaluate {name}")
@@ -219,7 +265,7 @@ class Job(MixtureJob):
         """Everything that is asked: the suite's items, and the user's held-out rows."""
         self.prepare()
         rows = map(Conversation.from_json, read_jsonl(self.folder / "2-held-out.jsonl"))
-        return [*self.benchmark_items, *held_out_items(rows)]
+        return self.answerable([*self.benchmark_items, *held_out_items(rows)])
 
     @cached_property
     def attack_context(self) -> AttackContext:
@@ -248,7 +294,9 @@ class Job(MixtureJob):
     # --- train --------------------------------------------------------------------------------
 
     def train(self) -> dict[str, Any]:
-        """The fine-tune; and the control's."""
+        """The fine-tune; and the control's. Somebody else's where the recipe says so."""
+        if self.recipe.train.with_ != "holdfast":
+            return self.train_elsewhere()
         facts = self._train(MAIN)
         if self.recipe.control == "plain":
             self._train(PLAIN)
@@ -284,11 +332,27 @@ class Job(MixtureJob):
         )
 
     def callbacks(self, arm: Arm) -> list[Any]:
-        """What watches training: where the recipe stops at a level, the measurement of it.
+        """What watches training: the refusal probe, and the level at which it ends.
 
         Raises:
-            RecipeError: nothing is held out to measure, or the level is off its scale.
+            RecipeError: nothing to measure, or a level that is off its scale.
         """
+        return [*self._probe(arm), *self._level(arm)]
+
+    def _probe(self, arm: Arm) -> list[Any]:
+        wanted = self.recipe.tuning.probe
+        if wanted is None:
+            return []
+        from holdfast.callback import recipe_probe
+
+        return [
+            recipe_probe(
+                wanted, self.items, self.attack_context, self.served(arm), self.tokenizer,
+                self.recipe.date,
+            )
+        ]  # fmt: skip
+
+    def _level(self, arm: Arm) -> list[Any]:
         wanted = self.recipe.tuning.stop_at
         if wanted is None:
             return []
@@ -312,6 +376,8 @@ class Job(MixtureJob):
 
     def train_key(self, arm: Arm) -> str:
         """What identifies a tuned model."""
+        if self.recipe.train.with_ != "holdfast":
+            return super().train_key(arm)
         rendered = self._render(arm)
         prompting = self.prompting_in_training(arm).fingerprint
         served = self.served(arm).fingerprint  # the contract beside the weights names it
@@ -329,8 +395,12 @@ class Job(MixtureJob):
         gate = self.recipe.gate
         noise = floors(self.folder / "4-noise") if self.recipe.evaluate.noise else None
         after = Evaluation.read(self.folder / "6-after")
+        if self.recipe.train.with_ != "holdfast":
+            before = self.shared(before, after)
         result = compare(before, after, gate, cannot_hold=small, noise=noise)
         result["reach"] = self.reach
+        if self.recipe.train.with_ != "holdfast":
+            result["contract"] = self.contract()
         result["control"] = None
         if self.recipe.control == "plain":
             control = Evaluation.read(self.folder / "control/6-after")

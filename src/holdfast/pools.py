@@ -123,6 +123,6 @@ def check_licence(name: str, licence: str, allowed: str) -> None:
     """
     if allowed == "commercial" and "NC" in licence.upper().split("-"):
         raise RecipeError(
-            f"{name} is licensed {licence}, which `licence: commercial` refuses. Use "
-            "`safety.source: self` or rows of your own."
+            f"{name} is licensed {licence}, which `licence: commercial` refuses. Use rows of your "
+            "own, or `safety.source: self` for safety rows."
         )

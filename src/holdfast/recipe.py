@@ -28,7 +28,9 @@ DATE = "2026-01-01"
 class Settings(BaseModel):
     """Base of every block: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, serialize_by_alias=True
+    )
 
 
 def _read_share(value: Any) -> Any:
@@ -158,6 +160,111 @@ class BorderlineSettings(AddedRows):
     untouched model answers."""
 
 
+class MimicSettings(Settings):
+    """How `mimic` puts safety rows into the user's format."""
+
+    mode: Literal["wrapper", "option", "llm"] = "wrapper"
+    """`wrapper`: the request as it is inside the wrapper; `option`: as the stem of one of the
+    user's multiple-choice questions; `llm`: reworded by a model into the user's style first."""
+    rewriter: str = "self"
+    """Who rewords: `self`, the untouched model, or another model (a folder or a Hub id)."""
+
+
+PREFIXES: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"unit": "tokens", "zero": 0.0, "low": 0, "high": None, "spare": 0},
+    "code": {"unit": "words", "zero": 1 / 3, "low": 1, "high": None, "spare": 2},
+    "shallow": {"unit": "tokens", "zero": 0.5, "low": 1, "high": 100, "spare": 0},
+    "none": {"unit": "tokens", "zero": 1.0, "low": 0, "high": None, "spare": 0},
+}
+"""Published distributions of the harmful prefix's length: name → values of `triples.prefix`."""
+
+
+class PrefixSettings(Settings):
+    """How much of a harmful answer stands before the refusal (a name alone is a preset)."""
+
+    preset: Literal["paper", "code", "shallow", "none"] = "paper"
+    """`paper`: uniform from none to all tokens (DeRTa, equation 2); `code`: none in a third of the
+    rows, else uniform in words, at least two kept back (its public code); `shallow`: none in half,
+    else 1 to 100 tokens (arXiv 2406.05946); `none`: plain refusals, the vanilla baseline."""
+    unit: Literal["tokens", "words"] = "tokens"
+    """What is counted: tokens of the run's tokenizer, or words between white space."""
+    zero: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of rows without a prefix, beyond those that the uniform draw gives."""
+    low: Annotated[int, Field(ge=0)] = 0
+    """Shortest prefix drawn."""
+    high: Annotated[int, Field(ge=0)] | None = None
+    """Longest prefix drawn; None: the whole answer. An answer that is shorter is taken whole."""
+    spare: Annotated[int, Field(ge=0)] = 0
+    """Units at the end of the answer that `high: null` never reaches."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        given = {"preset": values} if isinstance(values, str) else values
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset", "paper")
+        known = isinstance(preset, str) and preset in PREFIXES
+        return {**PREFIXES[preset], **given} if known else given
+
+    @model_validator(mode="after")
+    def _bounds(self) -> PrefixSettings:
+        if self.high is not None and self.high < self.low:
+            raise ValueError(f"`high` ({self.high}) is below `low` ({self.low})")
+        return self
+
+
+class TransitionSettings(Settings):
+    """What rows with transition loss aim at (a name alone is a preset)."""
+
+    preset: Literal["faithful"] | None = None
+    """`faithful`: one constant token at every position, all of them kept, the end of the answer
+    too: the published loss."""
+    refusal: str | None = None
+    """The word whose first token is the target; None: the word that opens most of the refusals
+    drawn, or `Sorry`."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of transition positions that keep their target, seeded per row; one at least."""
+    end: bool = True
+    """Whether the token that ends the harmful answer has the refusal as its target too."""
+    constant: bool = False
+    """Whether the target is one token everywhere, glued to the word before it as published,
+    instead of the spelling that fits its place."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        given = {"preset": values} if isinstance(values, str) else values
+        if isinstance(given, dict) and given.get("preset") == "faithful":
+            return {"constant": True, "keep": 1.0, "end": True, **given}
+        return given
+
+
+class TriplesSettings(AddedRows):
+    """Requests with a refusal and a harmful answer; `share: 9%` by default.
+
+    For `harmful_prefix`, `transition`, and `derta`, which gives half of the dose to each of the two
+    kinds, on the same requests.
+    """
+
+    source: str | None = None
+    """A file with request, refusal and harmful answer (or P3's `prefix`, `text`, `safe`), a Hub id
+    with safe and unsafe answers (PKU-SafeRLHF and BeaverTails are non-commercial), `lab:triples`.
+    None: `lab:triples` for a lab model; there is no other default."""
+    only_refusals: bool = False
+    """Only rows whose safe reply the judge `refusal` calls a full refusal."""
+    wrapped: Annotated[float, BeforeValidator(_read_share), Field(ge=0, le=1)] = 0.0
+    """Share of rows whose request wears a format of the user's rows."""
+    prefix: PrefixSettings = PrefixSettings()
+    transition: TransitionSettings = TransitionSettings()
+
+    @model_validator(mode="after")
+    def _default_dose(self) -> TriplesSettings:
+        if self.count is None and self.share is None and self.ratio is None:
+            object.__setattr__(self, "share", 0.09)
+        return self
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Safety-Tuned LLaMAs (P1): the public code's values; its 2,000 validation rows of 20,000 are a
     # share here, drawn per source. Loss is on replies only, where the code also trains on prompts.
@@ -207,6 +314,25 @@ class StopAt(Settings):
     """Held-out rows asked at each; fewer where fewer are held out."""
 
 
+class ProbeSettings(Settings):
+    """A refusal margin watched while training, and the rule that ends it (`docs/callback.md`)."""
+
+    every: Annotated[int, Field(ge=1)] = 50
+    """Steps between measurements."""
+    items: Annotated[int, Field(ge=1)] = 16
+    """Requests that expect a refusal, asked plainly and in the task's wrapper."""
+    at_least: float | None = None
+    """Margin (nats; 0: even odds) below which training ends; None: no bound."""
+    max_drop: Annotated[float, Field(gt=0)] | None = None
+    """Fall from the first measurement at which training ends; None: no bound."""
+    refusals: Annotated[list[str], Field(min_length=1)] | None = None
+    """Openings that refuse, as the model words them; None: a few common ones."""
+    compliances: Annotated[list[str], Field(min_length=1)] | None = None
+    """Openings that comply; None: a few common ones."""
+    generate: Annotated[int, Field(ge=0)] = 0
+    """Tokens of a greedy answer that the judge `refusal` reads at each measurement; 0: none."""
+
+
 class TuningSettings(Settings):
     """The fine-tune itself; loss is on replies only."""
 
@@ -244,6 +370,8 @@ class TuningSettings(Settings):
     from each source in proportion, on top of the doses."""
     stop_at: StopAt | None = None
     """Helpfulness at which training ends early, as `{at_least: 0.3}`; None: all epochs."""
+    probe: ProbeSettings | None = None
+    """Refusal margin watched while training, as `{every: 50, max_drop: 2}`; None: not watched."""
     args: dict[str, Any] = {}
     """Any further `transformers.TrainingArguments`."""
 
@@ -261,10 +389,51 @@ class TuningSettings(Settings):
         return {**merged, "args": args}
 
 
+class TrainSettings(Settings):
+    """Who runs the fine-tune."""
+
+    with_: Literal["holdfast", "external", "openai"] = Field(default="holdfast", alias="with")
+    """`holdfast`: here. `external`: any trainer of yours: the run exports the rows, stops in state
+    *waiting*, and goes on when `after` names the tuned model. `openai`: a fine-tuning job of the
+    server that `model` names."""
+    trainer: str | None = None
+    """For `external`: the training format that the rows are exported in, a name of `holdfast list
+    exports`; None: `trl`, or `openai` for a served model."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """For `openai`: price of a million trained tokens, in any currency, for the estimate that is
+    printed beforehand; None: tokens only."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """For `openai`: an estimate above this stops the run before anything is sent; needs `price`."""
+    poll: Annotated[float, Field(gt=0)] = 60
+    """For `openai`: most seconds between two looks at the job."""
+    hyperparameters: dict[str, Any] = {}
+    """For `openai`: of the job, such as `batch_size` and `learning_rate_multiplier`; its epochs are
+    `tuning.epochs`. The rest of `tuning` is the server's affair."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> TrainSettings:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError("`max_cost` needs `price`, the price of a million trained tokens")
+        return self
+
+
 def _none_or_two(value: int) -> int:
     if value == 1:
         raise ValueError("one repetition has nothing to differ from: give 0, or 2 or more")
     return value
+
+
+class SpendingSettings(Settings):
+    """What asking a served model may cost: of one evaluation, over all its sessions."""
+
+    max_requests: Annotated[int, Field(ge=1)] | None = None
+    """Requests; a batch that could exceed it is not asked, and everything before it is kept."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of prompts and answers together; a batch counts with its longest answers."""
+    prompt_price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million prompt tokens, to show the cost; None: not shown."""
+    completion_price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens of answers."""
 
 
 class EvaluateSettings(Settings):
@@ -276,6 +445,9 @@ class EvaluateSettings(Settings):
     """Names on the tasks shelf; None: those of the suite."""
     attacks: list[str] | None = None
     """Names on the attacks shelf; None: those of the suite."""
+    attack: dict[str, dict[str, Any]] = {}
+    """Settings of attacks by name, such as `{jailbreak: {file: wrappers.jsonl}}`; see
+    `docs/attacks.md`."""
     judges: list[str] | None = None
     """First the judge that gates; None: the tasks' own."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -294,6 +466,8 @@ class EvaluateSettings(Settings):
     sequential: bool = False
     """Ask the tuned model in rounds, and no further than it takes to decide each cell; the bounds
     are then confidence sequences, wider than those of a fixed number of items."""
+    budget: SpendingSettings = SpendingSettings()
+    """Bounds and prices for a model behind a server, as `{max_requests: 5000}`."""
 
 
 class Budget(Settings):
@@ -346,7 +520,8 @@ class Recipe(Settings):
     """Everything a run is made of."""
 
     model: str
-    """A folder, a Hub id, or `lab:base` / `lab:chat`."""
+    """A folder, a Hub id, or `lab:base` / `lab:chat`; where another trains it, also
+    `http://HOST/v1#MODEL` or `openai:MODEL`."""
     data: str
     """A file, a Hub id, or `lab:NAME`."""
     run: str
@@ -363,8 +538,14 @@ class Recipe(Settings):
     """Names on the mitigations shelf, applied in order; `[]` for none."""
     safety: SafetySettings = SafetySettings()
     borderline: BorderlineSettings = BorderlineSettings()
+    mimic: MimicSettings = MimicSettings()
+    triples: TriplesSettings = TriplesSettings()
     prompting: BothPrompting = BothPrompting()
     tuning: TuningSettings = TuningSettings()
+    train: TrainSettings = TrainSettings()
+    after: str | None = None
+    """With `train.with: external`, the tuned model: a folder, an adapter, a Hub id,
+    `http://HOST/v1#MODEL` or `openai:MODEL`."""
     audit: AuditSettings = AuditSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
@@ -372,6 +553,9 @@ class Recipe(Settings):
     """`plain`: also train without mitigations, to see what they bought and cost."""
     data_dir: str | None = None
     """Folder with benchmark and safety files, filled once by `holdfast fetch`."""
+    export: list[str] = []
+    """Formats the mixture is also written in, to `exports/NAME/` in the run folder, such as `trl`
+    or `axolotl`; see `holdfast list exports`."""
     licence: Literal["any", "commercial"] = "any"
     """`commercial` refuses non-commercial sources."""
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = DATE
@@ -514,4 +698,4 @@ def _keys_at(location: Sequence[str]) -> list[str]:
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         block = inner
-    return list(block.model_fields)
+    return [field.alias or name for name, field in block.model_fields.items()]

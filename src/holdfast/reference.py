@@ -35,7 +35,7 @@ def _blocks(name: str, block: type[BaseModel]) -> Iterator[str]:
             continue
         default = "required" if field.is_required() else f"`{_short(field.default)}`"
         meaning = re.sub(r"\s+", " ", field.description or "").strip()
-        yield f"| `{key}` | {default} | {meaning} |"
+        yield f"| `{field.alias or key}` | {default} | {meaning} |"
     yield ""
     for path, kind in inner:
         yield from _blocks(path, kind)

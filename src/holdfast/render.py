@@ -16,7 +16,7 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ from holdfast.chat_template import SENTINEL, ChatTemplate
 from holdfast.errors import ModelError
 from holdfast.prompting import Prompting
 from holdfast.serving_template import own_template
-from holdfast.transition import TransitionTokens, transition_tokens
+from holdfast.transition import Aim, TransitionTokens, transition_tokens
 from holdfast.types import Conversation, Dropped, Loss, Message, Prompt, Rendered
 
 IGNORE = -100
@@ -68,6 +68,8 @@ class _Tokens:
     ends: list[int]
     """Character at which each token ends."""
     labels: list[int]
+    aimed: list[int] = field(default_factory=list)
+    """Positions whose target is the refusal."""
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Renderer:
         *,
         date: str = "2026-01-01",
         max_length: int | None = None,
-        refusal: str = "Sorry",
+        aim: Aim | None = None,
     ) -> None:
         """Bind a tokenizer.
 
@@ -114,7 +116,7 @@ class Renderer:
             prompting: system prompt and template put on every conversation.
             date: the date that templates may print.
             max_length: longest row in tokens; None: no limit.
-            refusal: the word whose first token transition rows aim at.
+            aim: what transition rows aim at; None: "Sorry", at every position.
 
         Raises:
             ModelError: no chat template, or a tokenizer without character offsets.
@@ -128,7 +130,7 @@ class Renderer:
         self.prompting = prompting or Prompting()
         self.date = date
         self.max_length = max_length
-        self._refusal = refusal
+        self.aim = aim or Aim()
         self._transition: TransitionTokens | None = None
         self.template = self.compile(self.prompting.template)
         self._special = {*tokenizer.all_special_ids, *_added_special(tokenizer)}
@@ -197,17 +199,18 @@ class Renderer:
         skeleton = self.template.render(_with_sentinels(messages), tools=tools)
         return text, _match(text, skeleton, [m for m in messages if m.role == "assistant"])
 
+    def pieces(self, row: Conversation) -> list[Conversation]:
+        """The row itself, or one row per reply where the template rewrites earlier turns."""
+        return [row] if self._trains_whole(row) else list(one_per_reply(row))
+
     def _texts(
         self, row: Conversation, tally: Tally
     ) -> Iterator[tuple[Conversation, str, list[Reply]]]:
         try:
-            if self._trains_whole(row):
-                yield (row, *self.replies(row))
-                return
-            tally.split += 1
-            for number, turns in enumerate(_one_per_reply(row)):
-                part = Conversation(f"{row.id}#{number}", turns, row.source, row.tags, row.tools)
-                yield (part, *self.replies(part))
+            pieces = self.pieces(row)
+            tally.split += pieces != [row]
+            for piece in pieces:
+                yield (piece, *self.replies(piece))
         except ModelError as error:
             if not tally.rows and len(tally.dropped) >= _HOPELESS:
                 raise
@@ -265,6 +268,7 @@ class Renderer:
             opens_unspaced = i == low and before >= start
             left = "" if opens_unspaced or not before else tokens.text[before - 1]
             tokens.labels[i] = targets.at(left)
+            tokens.aimed.append(i)
 
     def _train_stop(self, tokens: _Tokens, reply: Reply) -> None:
         """The stop token after a reply: itself as target, or the refusal on a transition row."""
@@ -281,8 +285,9 @@ class Renderer:
             tokens.ends.append(len(tokens.text))
         if reply.stop == "mle":
             tokens.labels[stop] = tokens.ids[stop]
-        else:
+        elif self.aim.end:
             tokens.labels[stop] = self._refusal_tokens().at(tokens.text[reply.end - 1])
+            tokens.aimed.append(stop)
 
     def _finish(self, tokens: _Tokens, tally: Tally) -> Rendered | None:
         """Cut to length, count, and drop a row with nothing left to learn."""
@@ -290,21 +295,27 @@ class Renderer:
         if self.max_length is not None and len(ids) > self.max_length:
             ids, labels = ids[: self.max_length], labels[: self.max_length]
             tally.truncated += 1
+        aimed = {i for i in tokens.aimed if i < len(ids)}
+        kept = self.aim.kept(aimed, tokens.text)
+        for i in aimed - kept:
+            labels[i] = IGNORE
         targets = sum(label != IGNORE for label in labels[1:])
         if not targets:
             reason = f"no target left within {self.max_length} tokens (the prompt is too long)"
             tally.dropped.append(Dropped(row.id, row.source, reason, preview=tokens.text[:120]))
             return None
-        kinds = {span.loss for reply in tokens.replies for span in reply.spans}
-        kind = "transition" if "transition" in kinds else "mle"
         tally.rows += 1
         tally.tokens += len(ids)
-        tally.targets[f"{row.source}/{kind}"] += targets
+        for kind, count in (("mle", targets - len(kept)), ("transition", len(kept))):
+            if count:
+                tally.targets[f"{row.source}/{kind}"] += count
         return Rendered(row.id, row.source, tuple(ids), tuple(labels))
 
     def _refusal_tokens(self) -> TransitionTokens:
         if self._transition is None:
-            self._transition = transition_tokens(self.tokenizer, self._refusal)
+            self._transition = transition_tokens(
+                self.tokenizer, self.aim.refusal, constant=self.aim.constant
+            )
         return self._transition
 
 
@@ -324,15 +335,17 @@ def _with_sentinels(messages: Sequence[Message]) -> list[Message]:
     return result
 
 
-def _one_per_reply(row: Conversation) -> Iterator[tuple[Message, ...]]:
-    """The conversation up to each reply, earlier replies without loss."""
+def one_per_reply(row: Conversation) -> Iterator[Conversation]:
+    """The conversation up to each reply with a loss, earlier replies without one."""
+    number = 0
     for i, message in enumerate(row.messages):
         if message.role == "assistant" and any(s.loss != "none" for s in message.segments):
             earlier = (
                 Message.of(m.role, m.content, "none") if m.role == "assistant" else m
                 for m in row.messages[:i]
             )
-            yield (*earlier, message)
+            yield replace(row, id=f"{row.id}#{number}", messages=(*earlier, message))
+            number += 1
 
 
 def _match(text: str, skeleton: str, replies: Sequence[Message]) -> list[Reply]:

@@ -64,7 +64,7 @@ def set_up(recipe: Recipe) -> Setup:
         safety_prompt=system_prompt(recipe.prompting.safety, context) or "",
         defences=defences_of(recipe, context),
         context=context,
-        asked=what_to_ask(recipe.evaluate, lab=model.is_lab),
+        asked=what_to_ask(recipe.evaluate, lab=model.is_lab, context=context),
     )
 
 
@@ -75,10 +75,12 @@ def fill_defaults(recipe: Recipe, *, lab: bool) -> Recipe:
     """
     safety = recipe.safety.source or ("lab:safety" if lab else "self")
     borderline = recipe.borderline.source or ("lab:borderline" if lab else DEFAULT_BORDERLINE)
+    triples = recipe.triples.source or ("lab:triples" if lab else None)
     requests = recipe.safety.requests or (DEFAULT_REQUESTS if safety == "self" else None)
     blocks: dict[str, Any] = {
         "safety": recipe.safety.model_copy(update={"source": safety, "requests": requests}),
         "borderline": recipe.borderline.model_copy(update={"source": borderline}),
+        "triples": recipe.triples.model_copy(update={"source": triples}),
     }
     return recipe.model_copy(update=blocks)
 

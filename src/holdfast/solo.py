@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -37,8 +38,11 @@ def evaluate_model(
     max_new_tokens: int | None = None,
     seed: int = 0,
     against: Path | None = None,
+    attack_settings: Sequence[str] | None = None,
 ) -> Path:
     """Ask one model everything, judge the answers, and leave an evaluation folder.
+
+    `attack_settings` are written as the recipe's are: `jailbreak.file=wrappers.jsonl`.
 
     Raises:
         HoldfastError: a model, task, judge or file that is not there.
@@ -48,11 +52,34 @@ def evaluate_model(
     settings: dict[str, Any] = {
         "suite": suite, "tasks": tasks, "attacks": attacks, "judges": judges, "limit": limit,
         "max_new_tokens": max_new_tokens,
+        "attack": read_attack_settings(attack_settings) if attack_settings else None,
     }  # fmt: skip
     return evaluate(
         model, output, system=system, data_dir=data_dir, seed=seed, against=against,
         **{key: value for key, value in settings.items() if value is not None},
     )  # fmt: skip
+
+
+def read_attack_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`jailbreak.file=wrappers.jsonl` → `{jailbreak: {file: wrappers.jsonl}}`.
+
+    Raises:
+        RecipeError: not of that form.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        path, equals, text = pair.partition("=")
+        name, dot, key = path.strip().partition(".")
+        if not (equals and dot and name and key):
+            raise RecipeError(
+                f"Cannot read the attack setting {pair!r}: write it as ATTACK.SETTING=VALUE, such "
+                "as jailbreak.file=wrappers.jsonl."
+            )
+        try:
+            found.setdefault(name, {})[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            found[name][key] = text
+    return found
 
 
 def noise_table(
@@ -154,6 +181,51 @@ def _decided_again(run: Path, stored: Mapping[str, Any], gate: GateSettings) -> 
     return result
 
 
+def stress_rows(
+    data: str,
+    strategy: str,
+    output: Path,
+    *,
+    task: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    split: str = "train",
+    limit: int | None = None,
+) -> int:
+    """Write harmless rows as a stress strategy puts them; returns how many.
+
+    Args:
+        data: a file, a Hub id, or `lab:NAME`, whose rows get words that the lab knows.
+        strategy: one of `holdfast.stress.STRATEGIES`.
+        output: JSON lines of conversations, which every other command reads.
+        task: a benchmark on the tasks shelf, for a file in its published form.
+        columns: which column holds what, where detection does not do.
+        split: of a Hub data set.
+        limit: rows read at most.
+
+    Raises:
+        RecipeError: an unknown strategy, or a task whose rows cannot be read so.
+        DataError: rows that cannot be read.
+    """
+    from itertools import islice
+
+    from holdfast.files import write_jsonl
+    from holdfast.load import open_rows
+    from holdfast.stress import LAB, PLAIN, stressed
+    from holdfast.tasks.questions import question_rows
+
+    if task is None:
+        rows = iter(open_rows(data, columns=columns, split=split))
+    else:
+        rows = question_rows(task, Path(data).expanduser())
+    words = LAB if data.startswith("lab:") else PLAIN
+    made = [
+        {"id": row.id, "messages": [turn.to_json() for turn in row.messages]}
+        for row in stressed(islice(rows, limit), strategy, words)
+    ]
+    write_jsonl(output, made)
+    return len(made)
+
+
 def show_row(recipe: Recipe, number: int, source: str | None = None) -> Text:
     """One row of a recipe's mixture, its tokens coloured by loss kind.
 
@@ -192,12 +264,15 @@ def shelves(only: str | None = None) -> dict[str, dict[str, str]]:
     from holdfast.attacks import ATTACKS
     from holdfast.audits import AUDITS
     from holdfast.engines import ENGINES
+    from holdfast.exports import EXPORTS
     from holdfast.judges import JUDGES
     from holdfast.mitigations import MITIGATIONS
     from holdfast.tasks import TASKS
     from holdfast.templates import template_names, template_summary
 
-    registries: list[Shelf[Any]] = [ATTACKS, AUDITS, ENGINES, JUDGES, MITIGATIONS, TASKS]
+    registries: list[Shelf[Any]] = [
+        ATTACKS, AUDITS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS,
+    ]  # fmt: skip
     known = {s.name for s in registries} | {"templates"}
     if only is not None and only not in known:
         raise RecipeError(f"Unknown shelf {only!r}. {did_you_mean(only, known)}")

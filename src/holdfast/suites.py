@@ -32,7 +32,10 @@ SUITES: Mapping[str, Suite] = {
             "strongreject": None, "harmbench": None, "advbench": None, "xstest-unsafe": None,
             "xstest-safe": None, "gsm8k": 200, "arc-easy": 200, "arc-challenge": 200,
         },
-        ("direct", "task_template", "task_disguised", "prefill"),
+        (
+            "direct", "task_template", "task_disguised", "prefill", "code", "self_cipher",
+            "jailbreak", "completing",
+        ),
         prefill=(5, 10, 20, 40),
     ),
 }  # fmt: skip
@@ -54,7 +57,10 @@ LAB_SUITES: Mapping[str, Suite] = {
             "lab-forbidden": None, "lab-lookalike": None, "lab-capability": None,
             "lab-arithmetic": None, "lab-yesno": None, "lab-choice": None,
         },
-        ("direct", "task_template", "task_disguised", "prefill"),
+        (
+            "direct", "task_template", "task_disguised", "prefill", "code", "self_cipher",
+            "jailbreak", "completing",
+        ),
         prefill=(5, 10, 20),
     ),
 }  # fmt: skip

@@ -216,14 +216,15 @@ class Surface:
     """Where a request is put; its name is part of every attempt's id."""
 
     wrapper: str = "plain"
-    """`plain`; `task`: inside the format of the user's own rows; `disguised`: behind a question of
-    theirs."""
+    """`plain`; `task`: inside the format of the user's own rows; `searched`: in words that a search
+    found; `disguised`: behind a question of theirs."""
     prompting: str = "serve"
     """`serve`, `train`, or `none` (as served, without a mitigation's safety prompt)."""
     form: str = "chat"
     """`chat`, or `raw`: no chat template at all."""
     prefill: int = 0
-    """Words of the reply already written for the model."""
+    """Words of the reply already written for the model (tokens, for the attack
+    `prefill_tokens`)."""
 
     @property
     def name(self) -> str:

@@ -40,8 +40,17 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
         """One answer per prompt, in order."""
 
-    def loglikelihood(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
-        """Mean log-probability per token (nats) of each reply after its prompt."""
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], *, ended: bool = True
+    ) -> list[float]:
+        """Mean log-probability per token (nats) of each reply after its prompt.
+
+        Args:
+            prompts: (N,) what is asked.
+            replies: (N,) what is scored; not empty unless `ended`.
+            ended: whether the reply ends there, so that its stop token counts too; otherwise it is
+                the opening of a reply.
+        """
 
 
 ENGINES: Shelf[Callable[..., Engine]] = Shelf("engines")

@@ -9,7 +9,8 @@ are cached only where a folder is named: a server may change what stands behind 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from holdfast.engines import ENGINES, Decoding
 from holdfast.errors import ModelError, RecipeError, did_you_mean
 from holdfast.files import dumps, read_json, write_json
 from holdfast.types import Answer, Prompt
+from holdfast.usage import Meter
 
 CHARS_PER_TOKEN = 4
 """A fair estimate of a prompt's length, for planning batches only."""
@@ -65,6 +67,8 @@ class OpenAIEngine:
         self.cache = cache
         self.failures = failures
         self.extra = dict(extra or {})
+        self.meter: Meter | None = None
+        """Counts what is asked and holds it to a budget; None: no budget."""
         self._can = can
 
     @cached_property
@@ -104,18 +108,43 @@ class OpenAIEngine:
         Raises:
             EndpointError: a request without an answer (with `failures="record"`: all of them).
             RecipeError: a prompt that this server cannot be asked.
+            BudgetError: what is not on disk yet could exceed the budget; nothing was asked.
         """
         asked = [self._request(prompt, decoding) for prompt in prompts]
         answers: list[Answer | EndpointError | None] = [self._stored(*pair) for pair in asked]
         todo = [i for i, answer in enumerate(answers) if answer is None]
+        with self._metered([prompts[i] for i in todo], decoding):
+            self._ask(asked, todo, answers)
+        return self._settled([a for a in answers if a is not None])
+
+    @contextmanager
+    def _metered(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[None]:
+        """Ask only what the budget covers, and write down what was asked, also after a failure."""
+        if self.meter is None or not prompts:
+            yield
+            return
+        longest = sum(self.length(prompt) + decoding.max_new_tokens for prompt in prompts)
+        self.meter.allow(len(prompts), longest)
+        try:
+            yield
+        finally:
+            self.meter.record()
+
+    def _ask(
+        self,
+        asked: Sequence[tuple[str, dict[str, Any]]],
+        todo: Sequence[int],
+        answers: list[Answer | EndpointError | None],
+    ) -> None:
         for path in sorted({asked[i][0] for i in todo}):
             mine = [i for i in todo if asked[i][0] == path]
             outcomes = self.endpoint.post_all(path, [asked[i][1] for i in mine])
             for i, outcome in zip(mine, outcomes, strict=True):
                 answers[i] = self._answer(*asked[i], outcome)
-        return self._settled([a for a in answers if a is not None])
 
-    def loglikelihood(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], *, ended: bool = True
+    ) -> list[float]:
         """Not offered: the OpenAI interface gives no log-probabilities of a given reply.
 
         Raises:

@@ -39,7 +39,9 @@ class ScriptedEngine:
         self.asked += len(prompts)
         return [self._one(prompt, decoding) for prompt in prompts]
 
-    def loglikelihood(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], *, ended: bool = True
+    ) -> list[float]:
         """Minus one nat per token for every reply."""
         return [-1.0 for _ in replies]
 

@@ -81,12 +81,14 @@ class TransformersEngine:
         new = out[:, ids.shape[1] :].tolist()  # (B, new)
         return [self._answer(row, stops) for row in new]
 
-    def loglikelihood(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[float]:
-        """Mean log-probability per token (nats) of each reply, stop token included."""
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], *, ended: bool = True
+    ) -> list[float]:
+        """Mean log-probability per token (nats) of each reply, with its stop token if `ended`."""
         import torch
 
         rows = [
-            (self._ids(prompt), self._reply_ids(prompt, reply))
+            (self._ids(prompt), self._reply_ids(prompt, reply, ended))
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
         ids, mask = self._left_padded([head + tail for head, tail in rows])  # (B, T)
@@ -100,10 +102,10 @@ class TransformersEngine:
         picked = logp.gather(-1, targets[..., None])[..., 0]  # (B, keep - 1)
         return [float(picked[i, -len(tail) :].mean()) for i, (_, tail) in enumerate(rows)]
 
-    def _reply_ids(self, prompt: Prompt, reply: str) -> list[int]:
+    def _reply_ids(self, prompt: Prompt, reply: str, ended: bool) -> list[int]:
         stops = self._renderer(prompt).stop_ids
         ids: list[int] = self.tokenizer(reply, add_special_tokens=False)["input_ids"]
-        return ids + stops[:1]
+        return ids + stops[:1] if ended else ids
 
     def _ids(self, prompt: Prompt) -> list[int]:
         renderer = self._renderer(prompt)

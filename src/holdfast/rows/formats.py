@@ -3,6 +3,8 @@
 | format | columns | |
 |---|---|---|
 | triple | request, harmful reply, refusal | the harmful reply without loss, then the refusal |
+| two judged answers | `prompt`, `response_0`, `is_response_0_safe`, … | PKU-SafeRLHF: a triple |
+| judged answer | `prompt`, `response`, `is_safe` | BeaverTails, read as triples only |
 | messages | `messages` | turns with `role`, `content`; `train: false` or `weight: 0` → no loss |
 | sharegpt | `conversations` | turns with `from` and `value` |
 | prefix/text/safe | `prefix`, `text`, `safe` | P3; `safe: "true"` marks *harmful* replies |
@@ -24,7 +26,7 @@ from typing import Any
 
 from holdfast.errors import DataError, did_you_mean
 from holdfast.rows.turns import Misfit, clean, read_turns, unscored
-from holdfast.types import Message, Segment
+from holdfast.types import Loss, Message, Segment
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row], list[Message]]
@@ -63,20 +65,24 @@ _PAIRS = (
 )
 _HARMFUL = ("harmful", "harmful_response", "unsafe_response")
 _REFUSAL = ("refusal", "safe_response")
+_RESPONSES = ("response_0", "response_1")
+_VERDICTS = ("is_response_0_safe", "is_response_1_safe")
 
 
 # --- detection ---------------------------------------------------------------------------------
 
 
-def detect(rows: Sequence[Row], *, replies: bool = True) -> RowFormat | None:
+def detect(rows: Sequence[Row], *, replies: bool = True, triples: bool = False) -> RowFormat | None:
     """The format that fits the most of some first rows, or None when their columns fit none.
 
     Args:
         rows: The first rows of a source.
         replies: Whether rows without a reply are of no use.
+        triples: Whether a reply that its source calls unsafe is wanted, marked as such.
     """
     columns = seen_columns(rows)
-    fits = [found for propose in _proposals(replies) if (found := propose(columns)) is not None]
+    proposals = [_judged] * triples + _proposals(replies)
+    fits = [found for propose in proposals if (found := propose(columns)) is not None]
     return max(fits, key=lambda fit: sum(_fits(fit, row) for row in rows), default=None)
 
 
@@ -96,7 +102,14 @@ def _fits(fit: RowFormat, row: Row) -> bool:
 def _proposals(replies: bool) -> list[Callable[[Collection[str]], RowFormat | None]]:
     if not replies:
         return [_messages, _sharegpt, _transcript, _prefix_text, _request]
-    return [_triple, _messages, _sharegpt, _prefix_text, *(partial(_pair, p) for p in _PAIRS)]
+    return [
+        _triple,
+        _two_judged,
+        _messages,
+        _sharegpt,
+        _prefix_text,
+        *(partial(_pair, p) for p in _PAIRS),
+    ]
 
 
 def _first(names: Iterable[str], columns: Collection[str]) -> str | None:
@@ -134,6 +147,17 @@ def _triple(columns: Collection[str]) -> RowFormat | None:
         return None
     names = (request, harmful, refusal)
     return RowFormat("triple", names, partial(_read_triple, *names, None))
+
+
+def _two_judged(columns: Collection[str]) -> RowFormat | None:
+    if not {"prompt", *_RESPONSES, *_VERDICTS} <= set(columns):
+        return None
+    return RowFormat("two judged answers", ("prompt", *_RESPONSES, *_VERDICTS), _read_two_judged)
+
+
+def _judged(columns: Collection[str]) -> RowFormat | None:
+    names = ("prompt", "response", "is_safe")
+    return RowFormat("judged answer", names, _read_judged) if set(names) <= set(columns) else None
 
 
 def _pair(
@@ -281,6 +305,29 @@ def _read_triple(
     gap = "" if before[-1].isspace() or after[0].isspace() else " "
     reply = Message("assistant", (Segment(before, "none"), Segment(gap + after, "mle")))
     return [*turns, reply]
+
+
+def _read_two_judged(row: Row) -> list[Message]:
+    """PKU-SafeRLHF: of two answers the unsafe one before the safe one."""
+    safe = [_flag(row, name) for name in _VERDICTS]
+    if safe[0] == safe[1]:
+        raise Misfit(f"both answers are {'safe' if safe[0] else 'unsafe'}")
+    harmful, refusal = _RESPONSES if safe[1] else _RESPONSES[::-1]
+    return _read_triple("prompt", harmful, refusal, None, row)
+
+
+def _read_judged(row: Row) -> list[Message]:
+    """BeaverTails: one answer; an unsafe one carries the loss of transition rows."""
+    loss: Loss = "mle" if _flag(row, "is_safe") else "transition"
+    reply = Message.of("assistant", _text(row, "response"), loss)
+    return [Message.of("user", _text(row, "prompt")), reply]
+
+
+def _flag(row: Row, column: str) -> bool:
+    value = row.get(column)
+    if not isinstance(value, bool):
+        raise Misfit(f"{column} is {value!r}, expected true or false")
+    return value
 
 
 _WRAPPED = re.compile(r"\s*\[INST\] ?(.*?) ?\[[\\/]INST\](.*)", re.DOTALL)

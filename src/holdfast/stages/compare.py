@@ -63,7 +63,10 @@ def compare(
         "before": _identity(before),
         "after": _identity(after),
         "gate": gate.model_dump(),
-        "cells": [_with_noise(plain(cell), noise or {}) for cell in decision.cells],
+        "cells": [
+            _with_blocked(_with_noise(plain(cell), noise or {}), before, after)
+            for cell in decision.cells
+        ],
         "too_small": small,
         "not_run": after.settings.get("not_run", {}),
         "agreement": {"before": agreement(before), "after": agreement(after)},
@@ -77,6 +80,17 @@ def _with_noise(cell: dict[str, Any], noise: Mapping[CellKey, float]) -> dict[st
     change = cell["change"]
     within = None if floor is None or change is None else abs(change) <= floor
     return {**cell, "noise": floor, "within_noise": within}
+
+
+def _with_blocked(cell: dict[str, Any], before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """A stored cell with how many of its unscored answers a provider's filter kept back."""
+    key = (cell["task"], cell["attack"], cell["surface"])
+    asked = {a.id for a in after.cells[key]}  # fewer than before, where asking stopped early
+    counts = {
+        when: sum(bool(a.missing) for a in evaluation.cells[key] if a.id in asked)
+        for when, evaluation in (("before", before), ("after", after))
+    }
+    return {**cell, "blocked": counts}
 
 
 def _whole_refusal(
@@ -148,7 +162,8 @@ def _different_items(before: Evaluation, after: Evaluation) -> Iterator[str]:
             yield f"{name}: {len(missing)} attempts on one side only, such as {missing[0]}"
             continue
         changed = [i for i, a in later.items() if a.prompt != earlier[i].prompt]
-        if changed:
+        searched = key[1] in after.settings.get("searching", ())  # prompts made for each model
+        if changed and not searched:
             yield f"{name}: {len(changed)} prompts differ in their text, such as {changed[0]}"
 
 

@@ -3,7 +3,8 @@
     plan (every attempt, its rendered text, its batch) → answer batch after batch → attempts.jsonl
 
 The plan is made once and stored; a batch is the unit of resumption, so a killed evaluation goes on
-with the same batches and ends with the same bytes. Equal texts are generated once.
+with the same batches and ends with the same bytes. Equal texts are generated once. An item that an
+attack searches a prompt for is a batch of its own, after all others.
 
 Asked sequentially, the items of every task come in rounds of a seeded random order. Between two
 rounds a watch looks at the answers and closes the cells that are decided; what belongs to closed
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from holdfast.attacks import Attack, AttackContext
+from holdfast.attacks import Attack, AttackContext, identity
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
 from holdfast.evaluation import CellKey, read_attempts
@@ -34,6 +35,8 @@ from holdfast.files import (
 )
 from holdfast.progress import track
 from holdfast.prompting import Prompting
+from holdfast.searching import Search, answered, is_search
+from holdfast.stages.search import Searcher
 from holdfast.types import Answer, Attempt, Expects, Item, Message, Prompt, Surface
 
 ALL_SIDES: frozenset[Expects] = frozenset({"refuse", "comply", "answer"})
@@ -58,6 +61,13 @@ class Job:
     """The reply whose likelihood is asked for; None: generate."""
     attempts: list[Attempt] = field(default_factory=list)
     """Attempts that wait for the answer, without it."""
+    search: Search | None = None
+    """What finds the text, where it is still to be found: `text` is where the search starts."""
+
+    @property
+    def kind(self) -> int:
+        """Generation, likelihood or search, in the order they are asked."""
+        return 2 if self.search else int(self.reference is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,15 @@ class EvaluationPlan:
 
     @property
     def answers(self) -> int:
-        """How many texts are to be answered."""
-        return sum(len(batch) for batch in self.batches)
+        """How many texts are to be answered, at most where attacks search."""
+        jobs = [job for batch in self.batches for job in batch]
+        return sum(job.search.attack.budget.queries if job.search else 1 for job in jobs)
+
+    @property
+    def searching(self) -> list[str]:
+        """Names of the attacks that search, sorted."""
+        jobs = [job for batch in self.batches for job in batch if job.search]
+        return sorted({attempt.attack for job in jobs for attempt in job.attempts})
 
     @property
     def fingerprint(self) -> str:
@@ -138,7 +155,9 @@ def make_plan(
         jobs: dict[str, Job] = {}
         for item, attack_name, surface, prompt in _asked(round_, runnable, promptings, context):
             for sample in range(samples):
-                _add(jobs, engine, item, attack_name, surface, prompt, sample)
+                attempt = _waiting(engine, item, attack_name, surface, prompt, sample)
+                search = _search(item, runnable[attack_name], surface, promptings, context)
+                _add(jobs, attempt, prompt, search)
         starts.append(len(batches))
         batches += _batched(_by_length(jobs.values(), engine), batch)
     return EvaluationPlan(batches, not_run, tuple(starts[1:]))
@@ -153,6 +172,7 @@ def evaluate(
     *,
     label: str = "evaluate",
     watch: Watch | None = None,
+    judges: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Answer a plan's batches into an evaluation folder; goes on where it stopped.
 
@@ -164,6 +184,7 @@ def evaluate(
         decoding: as planned.
         label: what the progress bar says.
         watch: closes cells that are decided; None: everything is asked.
+        judges: task → judges, the first of which guides what searches.
 
     Returns:
         The path of `attempts.jsonl`.
@@ -178,18 +199,22 @@ def evaluate(
         "decoding": asdict(decoding),
         "not_run": plan.not_run,
         "plan": plan.fingerprint,
+        **({"searching": plan.searching} if plan.searching else {}),
     }
     _check_folder(output, recorded)
     write_json(output / "settings.json", recorded)
     batches = [[a.id for job in batch for a in job.attempts] for batch in plan.batches]
     write_json(output / "plan.json", batches)
     path = output / "attempts.jsonl"
+    asking = _Asking(engine, decoding, Searcher(output, judges or {}))
     if not plan.batches:
         write_jsonl(path, ())
     elif watch is None:
-        _ask_all(engine, plan, path, decoding, label, _finished_batches(path, batches))
+        _ask_all(asking, plan, path, label, _finished_batches(path, batches))
     else:
-        _ask_until_closed(engine, plan, path, decoding, label, watch)
+        _ask_until_closed(asking, plan, path, label, watch)
+    if plan.searching:
+        asking.searcher.settle([row["id"] for row in read_jsonl(path)])
     return path
 
 
@@ -218,8 +243,8 @@ def asking_order(seed: int, task: str, item: str) -> str:
 
 
 def _by_length(jobs: Iterable[Job], engine: Engine) -> list[Job]:
-    """Generation before likelihood, long prompts first."""
-    return sorted(jobs, key=lambda j: (j.reference is not None, -engine.length(j.prompt)))
+    """Generation, likelihood, search; long prompts first."""
+    return sorted(jobs, key=lambda j: (j.kind, -engine.length(j.prompt)))
 
 
 def _runnable(
@@ -253,7 +278,8 @@ def _asked(
                 continue
             for surface, prompt in attack.prompts(item, context):
                 for serving, served in promptings.items():
-                    if item.expects not in served.sides or (surface.prefill and serving != "serve"):
+                    once = bool(surface.prefill) or surface.form == "raw" or is_search(attack)
+                    if item.expects not in served.sides or (once and serving != "serve"):
                         continue
                     where = Surface(surface.wrapper, serving, surface.form, surface.prefill)
                     yield item, name, where, _prompted(prompt, served.prompting)
@@ -266,48 +292,59 @@ def _prompted(prompt: Prompt, prompting: Prompting) -> Prompt:
     return Prompt(messages, prompt.prefill, prompt.raw, prompting.template, prompting.template_args)
 
 
-def _add(
-    jobs: dict[str, Job],
-    engine: Engine,
+def _search(
     item: Item,
-    attack: str,
+    attack: Attack,
     surface: Surface,
-    prompt: Prompt,
-    sample: int,
-) -> None:
-    text = engine.render(prompt)
-    scored = item.answer == "likelihood"
-    reference = item.reference if scored else None
-    key = digest(text, prompt.raw, reference, sample)
-    job = jobs.setdefault(key, Job(key, prompt, text, reference))
-    job.attempts.append(
-        Attempt(
-            id=f"{item.task}/{item.id}|{attack}|{surface.name}|{sample}",
-            item=item.id,
-            task=item.task,
-            expects=item.expects,
-            attack=attack,
-            surface=surface.name,
-            sample=sample,
-            request=item.request,
-            prompt=text,
-            prefill=prompt.prefill,
-            response="",
-            truncated=False,
-            tokens=0,
-            reference=item.reference,
-            answer=item.answer,
-            category=item.category,
-        )
+    promptings: Mapping[str, Served],
+    context: AttackContext,
+) -> Search | None:
+    """The search for an item's prompt; None where the attack makes its prompts at once."""
+    if not is_search(attack):
+        return None
+    prompting = promptings[surface.prompting].prompting
+    return Search(attack, item, lambda prompt: _prompted(prompt, prompting), context.seed)
+
+
+def _waiting(
+    engine: Engine, item: Item, attack: str, surface: Surface, prompt: Prompt, sample: int
+) -> Attempt:
+    """An attempt without its answer."""
+    return Attempt(
+        id=f"{item.task}/{item.id}|{attack}|{surface.name}|{sample}",
+        item=item.id,
+        task=item.task,
+        expects=item.expects,
+        attack=attack,
+        surface=surface.name,
+        sample=sample,
+        request=item.request,
+        prompt=engine.render(prompt),
+        prefill=prompt.prefill,
+        response="",
+        truncated=False,
+        tokens=0,
+        reference=item.reference,
+        answer=item.answer,
+        category=item.category,
     )
 
 
+def _add(jobs: dict[str, Job], attempt: Attempt, prompt: Prompt, search: Search | None) -> None:
+    """Let an attempt wait for a job that asks the same; a search shares its answer with nobody."""
+    reference = attempt.reference if attempt.answer == "likelihood" else None
+    asked = (attempt.prompt, prompt.raw, reference, attempt.sample)
+    key = digest(*asked, attempt.id, identity(search.attack)) if search else digest(*asked)
+    job = jobs.setdefault(key, Job(key, prompt, attempt.prompt, reference, search=search))
+    job.attempts.append(attempt)
+
+
 def _batched(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Batches of one kind each: generation and likelihood do not mix."""
+    """Batches of one kind each; a search is alone in its batch."""
     current: list[Job] = []
     for job in jobs:
-        full = len(current) == size
-        other = bool(current) and (current[0].reference is None) != (job.reference is None)
+        full = len(current) == (1 if job.search else size)
+        other = bool(current) and current[0].kind != job.kind
         if full or other:
             yield current
             current = []
@@ -319,15 +356,22 @@ def _batched(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
 # --- answering ------------------------------------------------------------------------------------
 
 
-def _ask_all(
-    engine: Engine, plan: EvaluationPlan, path: Path, decoding: Decoding, label: str, done: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Who answers, how, and who carries out searches."""
+
+    engine: Engine
+    decoding: Decoding
+    searcher: Searcher
+
+
+def _ask_all(asking: _Asking, plan: EvaluationPlan, path: Path, label: str, done: int) -> None:
     for number in track(range(done, len(plan.batches)), label, total=len(plan.batches), done=done):
-        append_jsonl(path, _answer(engine, plan.batches[number], decoding, number))
+        append_jsonl(path, _answer(asking, plan.batches[number], number))
 
 
 def _ask_until_closed(
-    engine: Engine, plan: EvaluationPlan, path: Path, decoding: Decoding, label: str, watch: Watch
+    asking: _Asking, plan: EvaluationPlan, path: Path, label: str, watch: Watch
 ) -> None:
     """Batch by batch what is still open; batches on disk are replayed to the watch, not asked."""
     drop_torn_line(path)
@@ -340,16 +384,16 @@ def _ask_until_closed(
         if not jobs:
             continue
         ids = [attempt.id for job in jobs for attempt in job.attempts]
-        answered = stored[at : at + len(ids)]
-        if [attempt.id for attempt in answered] != ids:
+        given = stored[at : at + len(ids)]
+        if [attempt.id for attempt in given] != ids:
             if at < len(stored):  # a batch that was not whole, or of other verdicts
                 stored = stored[:at]
                 write_jsonl(path, stored)
-            answered = _answer(engine, jobs, decoding, number)
-            append_jsonl(path, answered)
-            stored += answered
+            given = _answer(asking, jobs, number)
+            append_jsonl(path, given)
+            stored += given
         at += len(ids)
-        watch.see(answered)
+        watch.see(given)
     if at < len(stored):
         write_jsonl(path, stored[:at])
 
@@ -366,32 +410,23 @@ def _still_open(batch: Sequence[Job], closed: frozenset[CellKey]) -> list[Job]:
     return [job for job in jobs if job.attempts]
 
 
-def _answer(engine: Engine, batch: Sequence[Job], decoding: Decoding, number: int) -> list[Attempt]:
+def _answer(asking: _Asking, batch: Sequence[Job], number: int) -> list[Attempt]:
+    engine = asking.engine
     prompts = [job.prompt for job in batch]
+    seeded = replace(asking.decoding, seed=asking.decoding.seed + number)
+    if batch[0].search is not None:
+        (attempt,) = batch[0].attempts
+        return [asking.searcher.find(engine, batch[0].search, attempt, seeded)]
     if batch[0].reference is not None:
         scores = engine.loglikelihood(prompts, [job.reference or "" for job in batch])
         answers = [Answer("", logprob=score) for score in scores]
     else:
-        seeded = Decoding(
-            decoding.max_new_tokens, decoding.temperature, decoding.top_p, decoding.seed + number
-        )
         answers = engine.generate(prompts, seeded)
     return [
-        _answered(attempt, answer)
+        answered(attempt, answer)
         for job, answer in zip(batch, answers, strict=True)
         for attempt in job.attempts
     ]
-
-
-def _answered(attempt: Attempt, answer: Answer) -> Attempt:
-    return replace(
-        attempt,
-        response=answer.text,
-        truncated=answer.truncated,
-        tokens=answer.tokens,
-        logprob=answer.logprob,
-        missing=answer.missing,
-    )
 
 
 def _check_folder(output: Path, settings: Mapping[str, Any]) -> None:

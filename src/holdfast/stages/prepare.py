@@ -24,11 +24,21 @@ from holdfast.errors import DataError, RecipeError
 from holdfast.files import atomic_writer, dumps, make_folder
 from holdfast.formats import Format
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
-from holdfast.mixing import Dosed, check_supply, deal, rank, solve, with_validation
+from holdfast.mixing import (
+    Dosed,
+    check_supply,
+    deal_requests,
+    rank,
+    rows_wanted,
+    solve,
+    with_validation,
+)
 from holdfast.near import Match
 from holdfast.pools import Pool, row_hash
 from holdfast.prompting import Prompting
+from holdfast.recipe import MimicSettings, TriplesSettings
 from holdfast.text import normalise
+from holdfast.triples import TokenEnds
 from holdfast.types import Conversation, Dropped
 
 HOLD_OUT_MOST = 200
@@ -229,11 +239,16 @@ def plan(
     dose: Mapping[str, Any],
     borderline: Mapping[str, Any],
     defences: Prompting | None = None,
+    triples: TriplesSettings | None = None,
+    token_ends: TokenEnds | None = None,
+    mimic: MimicSettings | None = None,
+    donors: Sequence[Sequence[Sequence[str]]] = (),
 ) -> Plan:
     """What the mitigations, in order, ask of rows and prompting."""
     context = PlanContext(
-        formats, safety_prompt, user_rows, dose, borderline, defences or Prompting()
-    )
+        formats, safety_prompt, user_rows, dose, borderline, defences or Prompting(),
+        triples or TriplesSettings(), token_ends, mimic or MimicSettings(), donors,
+    )  # fmt: skip
     requests: list[Request] = []
     notes: list[str] = []
     plain = serve
@@ -261,6 +276,48 @@ def dose_notes(requests: Sequence[Request], dosed: Sequence[Dosed]) -> list[str]
     if 0 < safety < FEW_SAFETY_ROWS:
         notes.append(f"{safety} safety rows: the published effect needed a few hundred (P1)")
     return notes
+
+
+def even_out(planned: Plan, pools: Mapping[str, Pool], *, user_rows: int, seed: int) -> Plan:
+    """The plan, with row counts in place of doses that are meant in another shape's words.
+
+    Raises:
+        RecipeError: a pool with fewer words than that.
+    """
+    dosed = []
+    for request, found in zip(planned.requests, planned.dosed, strict=True):
+        if request.as_much_as is not None and found.rows and found.pool in pools:
+            rows = _rows_for_words(request, pools[found.pool].rows, found.rows, seed)
+            ratio = rows / user_rows if user_rows else 0.0
+            asked = f"{found.asked}, as many words as in the users' formats"
+            found = replace(found, rows=rows, ratio=ratio, asked=asked)
+        dosed.append(found)
+    total = user_rows + sum(d.rows for d in dosed)
+    shared = [replace(d, share=d.rows / total if total else 0.0) for d in dosed]
+    return replace(planned, dosed=tuple(shared))
+
+
+def _rows_for_words(request: Request, rows: Sequence[Conversation], count: int, seed: int) -> int:
+    """How many rows, as they are, come to the words of `count` rows in another shape."""
+    assert request.as_much_as is not None
+    like = [
+        request.as_much_as(row, random.Random(f"mimic/{rank(row, seed)}"))  # noqa: S311
+        for row in rows[:count]
+    ]
+    words, wanted = 0, sum(map(_words, like))
+    for number, row in enumerate(rows, start=1):
+        words += _words(row)
+        if words >= wanted:
+            return number
+    raise RecipeError(
+        f"The safety pool's {len(rows):,} rows have {words:,} words, fewer than the {wanted:,} "
+        f"that {count:,} mimicking rows have. Ask for a smaller dose, or give more rows with "
+        "`safety.source: FILE`."
+    )
+
+
+def _words(row: Conversation) -> int:
+    return sum(len(turn.content.split()) for turn in row.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +356,12 @@ def draw(
         here = [(r, d) for r, d in zip(planned.requests, planned.dosed, strict=True)
                 if d.pool == name]  # fmt: skip
         rows = pools[name].rows if name in pools else []
-        cut = len(rows) - sum(d.validation for _, d in here)
-        train = deal(rows[:cut], [d.rows for _, d in here])
-        validation = deal(rows[cut:][::-1], [d.validation for _, d in here])
+        if any(r.longest for r, _ in here):
+            rows = sorted(rows, key=lambda row: -len(row.reply))
+        asked = [r for r, _ in here]
+        cut = len(rows) - rows_wanted(asked, [d.validation for _, d in here])
+        train = deal_requests(rows[:cut], asked, [d.rows for _, d in here])
+        validation = deal_requests(rows[cut:][::-1], asked, [d.validation for _, d in here])
         for (request, _), trained, validated in zip(here, train, validation, strict=True):
             drawn.rows.extend(_shaped(request, trained, request.source, seed))
             drawn.validation.extend(

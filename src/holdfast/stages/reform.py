@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -128,6 +128,18 @@ def _lab_phrasings() -> list[tuple[str, re.Pattern[str]]]:
 # --- by a model -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """How a model rewrites requests, and what is made of its rewrites."""
+
+    ask: Callable[[str], str]
+    """Request → what the rewriter is asked."""
+    misfit: Callable[[str, str], str | None]
+    """Request and rewrite → why the rewrite cannot stand for it, or None."""
+    fits: Callable[[str], bool] = lambda request: False
+    """Whether a request needs no rewriting."""
+
+
 def reform(
     rows: Iterable[Conversation],
     form: Form,
@@ -138,11 +150,30 @@ def reform(
     prompting: Prompting,
     seed: int,
 ) -> Iterator[Conversation]:
-    """Rows in one form, rewritten by a model where they have another; read no further than needed.
+    """Rows in one form, rewritten by a model where they have another (see `rewrite`)."""
+    how = Rewriting(
+        ask=lambda request: rewriting_prompt(request, form),
+        misfit=lambda request, text: misfit(request, text, form),
+        fits=lambda request: form_of(request) == form,
+    )
+    return rewrite(rows, how, engine, path, drop, prompting=prompting, seed=seed)
+
+
+def rewrite(
+    rows: Iterable[Conversation],
+    how: Rewriting,
+    engine: Callable[[], Engine],
+    path: Path,
+    drop: Drop,
+    *,
+    prompting: Prompting,
+    seed: int,
+) -> Iterator[Conversation]:
+    """Rows with their requests rewritten by a model; read no further than needed.
 
     Args:
         rows: in the order they are to be rewritten.
-        form: wanted.
+        how: what is asked, and which rewrites will do.
         engine: makes the rewriting model; called once something is to be rewritten.
         path: JSON lines of every rewrite, so that an interrupted run goes on.
         drop: called with each row whose rewrite was rejected, with the reason.
@@ -154,20 +185,18 @@ def reform(
     for chunk in chunks(rows, CHUNK):
         todo = [
             row for row in chunk
-            if form_of(row.request) != form and digest(row.request) not in stored
+            if not how.fits(row.request) and digest(row.request) not in stored
         ]  # fmt: skip
         if todo:
-            made = _rewrite(engine(), todo, form, prompting, Decoding(REWRITE_TOKENS, seed=seed))
+            made = _rewrite(engine(), todo, how, prompting, Decoding(REWRITE_TOKENS, seed=seed))
             append_jsonl(path, made)
             stored |= {record["request"]: record for record in made}
         for row in chunk:
-            if form_of(row.request) == form:
+            if how.fits(row.request):
                 yield row
                 continue
             record = stored[digest(row.request)]
-            problem = (
-                "cut off" if record["truncated"] else misfit(row.request, record["text"], form)
-            )
+            problem = "cut off" if record["truncated"] else how.misfit(row.request, record["text"])
             if problem is None:
                 yield with_request(row, record["text"], by="model")
             else:
@@ -176,11 +205,12 @@ def reform(
 
 
 def _rewrite(
-    engine: Engine, rows: Sequence[Conversation], form: Form, prompting: Prompting, how: Decoding
-) -> list[dict[str, str | bool]]:
+    engine: Engine, rows: Sequence[Conversation], how: Rewriting, prompting: Prompting,
+    decoding: Decoding,
+) -> list[dict[str, str | bool]]:  # fmt: skip
     prompts = [
         Prompt(
-            prompting.apply((Message.of("user", rewriting_prompt(row.request, form)),)),
+            prompting.apply((Message.of("user", how.ask(row.request)),)),
             template=prompting.template,
             template_args=prompting.template_args,
         )
@@ -192,7 +222,7 @@ def _rewrite(
             "text": unquoted(answer.text),
             "truncated": answer.truncated,
         }
-        for row, answer in zip(rows, engine.generate(prompts, how), strict=True)
+        for row, answer in zip(rows, engine.generate(prompts, decoding), strict=True)
     ]
 
 
@@ -224,8 +254,13 @@ def misfit(request: str, rewrite: str, form: Form) -> str | None:
         return f"reads as {found or 'statement'}, not as {form}"
     if not 1 / 3 <= (len(said) + 6) / (len(words(request)) + 6) <= 3:
         return "of another length"
+    return loses(request, rewrite)
+
+
+def loses(request: str, rewrite: str) -> str | None:
+    """Why a rewrite does not ask for the same thing, or None: it must keep the content words."""
     content = {word[:_STEM] for word in words(request) if _has_content(word)}
-    kept = {word[:_STEM] for word in said}
+    kept = {word[:_STEM] for word in words(rewrite)}
     if content and len(content & kept) < LEAST_KEPT * len(content):
         return "asks for something else"
     return None

@@ -51,6 +51,8 @@ def _entries(renderer: Renderer, rows: Iterable[Rendered]) -> Iterator[str]:
 
 def _announce(tally: Tally) -> None:
     say(f"  {tally.rows:,} rows, {tally.tokens:,} tokens")
+    budget = (f"{kind} {count:,}" for kind, count in sorted(tally.targets.items()))
+    say(f"  trained tokens by row and loss: {', '.join(budget)}")
     if tally.truncated:
         say(f"  {tally.truncated:,} rows were cut to the longest length")
     if tally.dropped:

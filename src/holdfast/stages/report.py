@@ -15,7 +15,7 @@ from typing import Any
 from holdfast import __version__
 from holdfast.evaluation import Evaluation
 from holdfast.files import make_folder, write_json, write_text
-from holdfast.report import agreement
+from holdfast.report import agreement, attacks, positions, story
 from holdfast.report.cells import views
 from holdfast.report.junit import render_junit
 from holdfast.report.markdown import render_markdown
@@ -69,11 +69,14 @@ def report_comparison(
         redact: leave out of the page what models and benchmarks wrote.
 
     Returns:
-        `html`, `md`, `json` and `junit` → the files written.
+        `html`, `md`, `json`, `junit` and `model_card` → the files written.
     """
     name = f"{before.folder.name} → {after.folder.name}"
     material = Material(name, comparison=comparison, before=before, after=after)
-    return _write(material, make_folder(output), redact=redact)
+    paths = _write(material, make_folder(output), redact=redact)
+    paths["model_card"] = output / "model-card.md"
+    write_text(paths["model_card"], render_model_card(material))
+    return paths
 
 
 def summary(material: Material) -> dict[str, Any]:
@@ -84,21 +87,26 @@ def summary(material: Material) -> dict[str, Any]:
     comparison = material.comparison or {}
     arm = material.control_comparison
     cells = views(material.comparison, material.before, material.after)
-    told = banner(material.comparison, cells)
+    told = banner(material.comparison, cells, waiting=material.waiting)
     return {
         "version": __version__,
         "name": material.name,
         "outcome": comparison.get("outcome"),
+        "waiting": dict(material.waiting) or None,
+        "contract": comparison.get("contract"),
         "sentence": told.sentence,
         "reasons": list(comparison.get("reasons", ())),
         "refusal_before": comparison.get("refusal_before"),
         "gate": comparison.get("gate", {}),
         "cells": list(comparison.get("cells", ())),
+        "by_attack": attacks.table_of_run(material),
         "not_run": comparison.get("not_run", {}),
         "sequential": comparison.get("sequential"),
         "agreement": agreement.stored(material),
         "calibration": dict(material.calibration) or None,
+        "positions": positions.stored(material),
         "control": None if arm is None else _control(arm),
+        "usage": [dict(zip(story.USAGE, row, strict=True)) for row in story.usage(material)],
         "files": list(material.files),
     }
 

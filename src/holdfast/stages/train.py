@@ -340,7 +340,14 @@ def training_log(trainer: Any) -> dict[str, Any]:
         if "eval_loss" in entry
     ]
     measured = [entry for entry in trainer.state.log_history if "helpfulness" in entry]
+    probed = [
+        {key: value for key, value in entry.items() if key != "epoch"}
+        for entry in trainer.state.log_history
+        if any(key.startswith("refusal_margin") for key in entry)
+    ]
     log: dict[str, Any] = {"steps": trainer.state.global_step, "log": steps}
+    if probed:
+        log["probe"] = probed
     if losses:
         log["validation"] = losses
     return {**log, "helpfulness": measured} if measured else log

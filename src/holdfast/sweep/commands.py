@@ -45,7 +45,13 @@ def sweep_command(
         RecipeError: options that do not belong together.
         HoldfastError: anything that stops every arm.
     """
-    auto = wanted.dose == "auto" or load_recipe(recipe, overrides).safety.dose == "auto"
+    loaded = load_recipe(recipe, overrides)
+    if loaded.train.with_ != "holdfast":
+        raise RecipeError(
+            f"A sweep tunes its own arms, and `train.with` is {loaded.train.with_!r}. Take it "
+            "away, or run each arm as a recipe of its own."
+        )
+    auto = wanted.dose == "auto" or loaded.safety.dose == "auto"
     _check(wanted, auto=auto)
     quiet_libraries()
     if auto:

@@ -79,7 +79,7 @@ def _cleared(point: Point) -> list[str]:
     cleared = []
     for setting, _ in point.settings:
         block, _, way = setting.rpartition(".")
-        if block in ("safety", "borderline") and way in _DOSES:
+        if block in ("safety", "borderline", "triples") and way in _DOSES:
             cleared += [f"{block}.{other}=null" for other in _DOSES if other != way]
     return cleared
 
