@@ -45,6 +45,8 @@ class Service:
     hook: Callable[[str, str], Any] = lambda method, path: None
     """Called before each request; returns a (status, body[, headers]) to answer instead,
     `"drop"` to hang up before anything is done, or `"lost"` to hang up after it is done."""
+    blocks: Callable[[str, Messages], bool] = lambda model, messages: False
+    """Which replies the provider's content filter withholds."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def handle(self, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -75,9 +77,11 @@ class Service:
         with self.lock:
             self.bill["completions"] += 1
             self.completed[json.dumps([body["model"], body["messages"]])] += 1
-        said = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": 10, "completion_tokens": 3}
-        return 200, {"choices": [{"message": said, "finish_reason": "stop"}], "usage": usage}
+        withheld = self.blocks(body["model"], body["messages"])
+        said = {"role": "assistant", "content": "" if withheld else text}
+        ended = "content_filter" if withheld else "stop"
+        return 200, {"choices": [{"message": said, "finish_reason": ended}], "usage": usage}
 
     def upload(self, form: dict[str, Any]) -> tuple[int, Any]:
         with self.lock:
