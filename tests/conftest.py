@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Two processes of two threads on two cores run several times slower than of one. Set, not
 # defaulted: the controller of xdist loads this file first and its workers inherit the value.
@@ -103,3 +104,20 @@ def model_folder(tokenizer, tmp_path_factory):
     make_model(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def holdfast(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; gives exit code, stdout, stderr."""
+    from holdfast.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["holdfast", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run

@@ -13,9 +13,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from server import JsonHandler, LocalServer
 
 BASE = "lab-chat"
 Messages = list[dict[str, str]]
@@ -129,18 +130,13 @@ def page(rows: list[dict[str, Any]], query: dict[str, list[str]]) -> dict[str, A
     return {"object": "list", "data": cut, "has_more": start + limit < len(rows)}
 
 
-class OpenAIServer:
+class OpenAIServer(LocalServer):
     """Serves a `Service` on a free port, or on the one that an earlier server had."""
 
     def __init__(self, service: Service, port: int = 0) -> None:
         self.service = service
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
                 self.serve("GET", None)
 
@@ -154,42 +150,15 @@ class OpenAIServer:
             def serve(self, method: str, body: Any) -> None:
                 service.keys.add(self.headers.get("Authorization", ""))
                 told = service.hook(method, self.path)
+                self.close_connection = told in ("drop", "lost")
                 if told != "drop":
                     done = told if isinstance(told, tuple) else None
-                    self.give(done or service.handle(method, self.path, body), told == "lost")
-                else:
-                    self.close_connection = True
+                    reply = done or service.handle(method, self.path, body)
+                    if told != "lost":
+                        self.give(reply)
 
-            def give(self, reply: tuple[Any, ...], lost: bool) -> None:
-                if lost:
-                    self.close_connection = True
-                    return
-                raw = json.dumps(reply[1]).encode()
-                try:
-                    self.send_response(reply[0])
-                    for key, value in (reply[2] if len(reply) == 3 else {}).items():
-                        self.send_header(key, value)
-                    self.send_header("Content-Length", str(len(raw)))
-                    self.end_headers()
-                    self.wfile.write(raw)
-                except OSError:
-                    pass
-
-        self._httpd = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._httpd.daemon_threads = True
-        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
-        self.port = self._httpd.server_port
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        super().__init__(Handler, port)
         self.model = f"{self.url}#{BASE}"
-
-    def __enter__(self) -> OpenAIServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._httpd.shutdown()
-        self._httpd.server_close()
-        self._thread.join()
 
 
 def form(kind: str, raw: bytes) -> dict[str, Any]:

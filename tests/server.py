@@ -19,8 +19,54 @@ def chat(text: str | None, ended: str = "stop", **message: Any) -> dict[str, Any
     return {"choices": [{"message": said, "finish_reason": ended}], "usage": usage}
 
 
-class Server:
-    """Serves on a free port; remembers what it was asked."""
+class LocalServer:
+    """Serves a handler's answers from a thread, on a free port or on the one given."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+        self._httpd = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._httpd.daemon_threads = True
+        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
+        self.port = self._httpd.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._httpd.shutdown()
+        self._httpd.server_close()
+        self._thread.join()
+
+
+class JsonHandler(BaseHTTPRequestHandler):
+    """Speaks JSON, and minds no client that has gone."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def give(self, reply: Reply) -> None:
+        """Send a body, a status and a body, or both with headers."""
+        status, content, headers = 200, reply, {}
+        if isinstance(reply, tuple):
+            status, content = reply[:2]
+            headers = reply[2] if len(reply) == 3 else {}
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        try:
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+        except OSError:
+            pass  # the client has gone: that is what some tests are about
+
+
+class Server(LocalServer):
+    """A function as a server; remembers what it was asked."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Reply], owner: str = "vllm") -> None:
         self.answer = answer
@@ -30,12 +76,7 @@ class Server:
         self._lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
                 self.give({"data": [{"id": "m", "owned_by": owner}]})
 
@@ -53,36 +94,8 @@ class Server:
                         outer.open -= 1
                 self.give(reply)
 
-            def give(self, reply: Reply) -> None:
-                status, content, headers = 200, reply, {}
-                if isinstance(reply, tuple):
-                    status, content = reply[:2]
-                    headers = reply[2] if len(reply) == 3 else {}
-                raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-                try:
-                    self.send_response(status)
-                    for key, value in headers.items():
-                        self.send_header(key, value)
-                    self.send_header("Content-Length", str(len(raw)))
-                    self.end_headers()
-                    self.wfile.write(raw)
-                except OSError:
-                    pass  # the client has gone: that is what some tests are about
-
-        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._httpd.daemon_threads = True
-        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.02,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._httpd.server_port}/v1"
+        super().__init__(Handler)
         self.model = f"{self.url}#m"
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._httpd.shutdown()
-        self._httpd.server_close()
-        self._thread.join()
 
 
 def slow(seconds: float, reply: Reply) -> Reply:

@@ -10,27 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import main
-
 ROWS = [
     {"question": f"How many cups are {i} and {i}?", "answer": f"It is {2 * i}.\n#### {2 * i}"}
     for i in range(30)
 ]
-
-
-@pytest.fixture
-def holdfast(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; gives exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["holdfast", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 def write(path: str, text: str | bytes) -> str:

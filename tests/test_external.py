@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -46,7 +47,8 @@ def test_messages_carry_the_training_prompting_and_say_what_is_learnt():
     shown = Message("assistant", (Segment("Seen, not learnt."),))
     said = row(Message.of("user", "a"), shown, Message.of("user", "b"),
                Message.of("assistant", "learnt"))  # fmt: skip
-    line = message_row(said, Prompting(system="Be kind."))
+    prompted = Prompting(system="Be kind.").apply(said.messages)
+    line = message_row(replace(said, messages=prompted))
     assert [turn["role"] for turn in line["messages"]] == [
         "system", "user", "assistant", "user", "assistant",
     ]  # fmt: skip

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from holdfast.cli import main
 from holdfast.files import read_json
 from test_report import a_run, evaluation
 
 BEFORE = {"bad-requests": 2, "sums": 10}
 WORSE = {"bad-requests": 22, "sums": 10}
 """Ten points more harm than before."""
-
-
-@pytest.fixture
-def holdfast(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; gives exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["holdfast", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 def outcome(result: tuple[int, str, str]) -> tuple[int, str]:

@@ -15,6 +15,7 @@ import pytest
 from holdfast.errors import AuditFailed, MaterialError, RecipeError, StorageError
 from holdfast.files import read_json, read_jsonl
 from holdfast.recipe import build_recipe
+from holdfast.rundir import RunFolder
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -110,6 +111,18 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bytes(tmp_path):
         "manifest.json",
         "5-model/model.safetensors",
     } <= set(first)
+
+
+def test_what_a_kill_leaves_half_written_is_removed_and_nothing_else(tmp_path):
+    torn = tmp_path / "6-after" / ".plan.json.123.part"
+    kept = [tmp_path / "6-after" / ".verdicts.part.jsonl", tmp_path / ".notes.part"]
+    torn.parent.mkdir()
+    for path in (torn, *kept):
+        path.write_text("half")
+    with RunFolder(tmp_path).opened():
+        pass
+    assert not torn.exists()
+    assert all(path.exists() for path in kept)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -50,16 +51,27 @@ def make_folder(path: Path) -> Path:
     """
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".holdfast-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # nameless: a kill leaves nothing behind
+            pass
     return path
+
+
+def neighbour(path: Path) -> Path:
+    """Where this process writes a file until it is whole and takes its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove_torn(folder: Path) -> None:
+    """Delete what killed processes had begun to write (`neighbour`), in a folder that we hold."""
+    for path in folder.rglob(".*.part"):
+        if path.suffixes[-2:-1] and path.suffixes[-2][1:].isdigit():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[TextIO]:
     """A text file that appears under its name only when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = neighbour(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

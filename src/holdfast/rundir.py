@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.errors import StorageError
-from holdfast.files import append_jsonl, make_folder, plain, read_json, write_json, write_text
+from holdfast.files import (
+    append_jsonl,
+    make_folder,
+    plain,
+    read_json,
+    remove_torn,
+    write_json,
+    write_text,
+)
 from holdfast.progress import say
 
 
@@ -65,6 +73,7 @@ class RunFolder:
                     f"Another holdfast is at work in {self.path}. Wait for it, or choose another "
                     "`run:` folder."
                 ) from None
+            remove_torn(self.path)
             yield self
 
     def _ignore(self) -> None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeGuard
 
-from holdfast.attacks import Attack
+from holdfast.attacks import Attack, AttackContext, NeedsMaterial
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
-from holdfast.types import Answer, Attempt, Item, Label, Message, Prompt, Verdict
+from holdfast.types import Answer, Attempt, Item, Label, Message, Prompt, Surface, Verdict
 
 Stopped = Literal["solved", "queries", "time", "exhausted"]
 """Why a search ended: full compliance, its budget, or nothing left to try."""
@@ -97,6 +97,30 @@ class SearchAttack(Attack, Protocol):
 
     def search(self, item: Item, target: Target, rng: random.Random) -> None:
         """Ask the target until it is solved or nothing is left; the target keeps the best."""
+
+
+class FromTheRequest:
+    """What searches share that start from the request as it is.
+
+    A subclass says what it `needs` of an engine, sets `queries` and `seconds`, and writes `search`.
+    """
+
+    sides = frozenset({"refuse"})
+    queries: int
+    seconds: float | None
+
+    @property
+    def budget(self) -> Budget:
+        """Per item."""
+        return Budget(self.queries, self.seconds)
+
+    def unavailable(self, context: AttackContext) -> str | None:
+        """Where it needs material that is not at hand."""
+        return self.missing() if isinstance(self, NeedsMaterial) else None
+
+    def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
+        """Where the search starts."""
+        yield Surface(wrapper="searched"), Prompt(item.messages)
 
 
 @dataclass(frozen=True, slots=True)

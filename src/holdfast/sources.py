@@ -23,7 +23,7 @@ from typing import IO, Any
 import yaml
 
 from holdfast.errors import DataError, MaterialError, RecipeError, did_you_mean
-from holdfast.files import sha256_file, storage_errors, write_text
+from holdfast.files import neighbour, sha256_file, storage_errors, write_text
 
 LOCK_NAME = "holdfast.lock"
 
@@ -307,7 +307,7 @@ def _fetch_one(source: Source, to_dir: Path, opener: Opener) -> Fetched:
 
 def _download(source: Source, target: Path, expected: str | None, opener: Opener) -> str:
     """Stream into a neighbour file; it takes the target's name only when its checksum is right."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = neighbour(target)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:

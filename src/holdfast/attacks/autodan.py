@@ -19,20 +19,20 @@ import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from holdfast.attacks import ATTACKS, AttackContext
+from holdfast.attacks import ATTACKS
 from holdfast.attacks._lab_mutator import templates
 from holdfast.attacks._texts import read_rows
 from holdfast.errors import DataError
 from holdfast.files import digest
-from holdfast.searching import Budget, Target
-from holdfast.types import Item, Prompt, Surface
+from holdfast.searching import FromTheRequest, Target
+from holdfast.types import Item
 
 SLOT = "{request}"
 OPENING = "Sure, here is how."
@@ -46,11 +46,10 @@ Fitness = Mapping[Genome, float]
 
 
 @ATTACKS.register("autodan")
-class AutoDAN:
+class AutoDAN(FromTheRequest):
     """Texts around the request, bred for the likelihood of an affirmative opening (AutoDAN-HGA)."""
 
     needs = frozenset({"logprobs"})
-    sides = frozenset({"refuse"})
 
     def __init__(
         self,
@@ -93,11 +92,6 @@ class AutoDAN:
         self.population, self.elite = population, elite
         self.crossover, self.mutation, self.opening = crossover, mutation, opening
 
-    @property
-    def budget(self) -> Budget:
-        """Per item."""
-        return Budget(self.queries, self.seconds)
-
     def missing(self) -> str | None:
         """Without seeds there is nothing to breed."""
         if self._seeds:
@@ -106,14 +100,6 @@ class AutoDAN:
             f"it has no texts to start from. Give a file or a Hub dataset of texts with {SLOT} in "
             "them: `evaluate.attack.autodan.seeds`"
         )
-
-    def unavailable(self, context: AttackContext) -> str | None:
-        """Without seeds there is nothing to breed."""
-        return self.missing()
-
-    def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
-        """Where the search starts: the request as it is."""
-        yield Surface(wrapper="searched"), Prompt(item.messages)
 
     def search(self, item: Item, target: Target, rng: random.Random) -> None:
         """Generation after generation, until the fittest succeeds or the budget is spent."""

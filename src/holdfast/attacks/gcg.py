@@ -12,25 +12,23 @@ tokenizer render it, so that what is found is what a user could type. The public
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from holdfast.attacks import ATTACKS, AttackContext
+from holdfast.attacks import ATTACKS
 from holdfast.errors import ModelError
-from holdfast.searching import Budget, Target
-from holdfast.types import Item, Prompt, Surface
+from holdfast.searching import FromTheRequest, Target
+from holdfast.types import Item, Prompt
 
 OPENING = "Sure, here is how."
 
 
 @ATTACKS.register("gcg")
-class GCG:
+class GCG(FromTheRequest):
     """A suffix optimised token by token along the gradient (GCG, arXiv 2307.15043)."""
 
     needs = frozenset({"logprobs", "gradients"})
-    sides = frozenset({"refuse"})
 
     def __init__(
         self,
@@ -56,19 +54,6 @@ class GCG:
         self.queries, self.seconds, self.suffix = queries, seconds, suffix
         self.width, self.top, self.answer_every = width, top, answer_every
         self.opening = opening
-
-    @property
-    def budget(self) -> Budget:
-        """Per item."""
-        return Budget(self.queries, self.seconds)
-
-    def unavailable(self, context: AttackContext) -> str | None:
-        """Never."""
-        return None
-
-    def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
-        """Where the search starts: the request as it is."""
-        yield Surface(wrapper="searched"), Prompt(item.messages)
 
     def search(self, item: Item, target: Target, rng: random.Random) -> None:
         """Step after step, until an answer complies or the budget is spent."""

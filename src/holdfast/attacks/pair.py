@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from holdfast.attacks import ATTACKS, AttackContext
+from holdfast.attacks import ATTACKS
 from holdfast.attacks._lab_mutator import NAME, LabMutator
 from holdfast.engines import Decoding, Engine
 from holdfast.engines._open import open_engine
 from holdfast.models import resolve_model
-from holdfast.searching import Budget, Target
-from holdfast.types import Item, Message, Prompt, Surface
+from holdfast.searching import Budget, FromTheRequest, Target
+from holdfast.types import Item, Message, Prompt
 
 History = Sequence[tuple[str, str, float]]
 """(prompt, answer, score) of a stream so far."""
@@ -107,11 +107,10 @@ def _opened(name: str) -> Engine:
 
 
 @ATTACKS.register("pair")
-class Pair:
+class Pair(FromTheRequest):
     """An attacker model refines its prompt from the target's answers (PAIR, arXiv 2310.08419)."""
 
     needs: frozenset[str] = frozenset()
-    sides = frozenset({"refuse"})
 
     def __init__(
         self,
@@ -150,14 +149,6 @@ class Pair:
         if self.attacker != NAME:
             resolve_model(self.attacker)
         return None
-
-    def unavailable(self, context: AttackContext) -> str | None:
-        """Without an attacker nobody writes prompts."""
-        return self.missing()
-
-    def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
-        """Where the search starts: the request as it is."""
-        yield Surface(wrapper="searched"), Prompt(item.messages)
 
     def search(self, item: Item, target: Target, rng: random.Random) -> None:
         """All streams one step, then the next, until one succeeds or all reach their depth."""

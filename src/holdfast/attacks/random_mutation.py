@@ -9,15 +9,15 @@ model's corpus instead: the moves of its PAIR attacker without the feedback.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from holdfast.attacks import ATTACKS, AttackContext
+from holdfast.attacks import ATTACKS
 from holdfast.attacks._lab_mutator import Dress, mutated
-from holdfast.searching import Budget, Target
-from holdfast.types import Item, Prompt, Surface
+from holdfast.searching import FromTheRequest, Target
+from holdfast.types import Item
 
 Words = list[str]
 
@@ -49,11 +49,10 @@ MOST_MOVES = 3
 
 
 @ATTACKS.register("random_mutation")
-class RandomMutation:
+class RandomMutation(FromTheRequest):
     """Blind tries at random changes of the request: the baseline of every search."""
 
     needs: frozenset[str] = frozenset()
-    sides = frozenset({"refuse"})
 
     def __init__(
         self,
@@ -72,19 +71,6 @@ class RandomMutation:
         """
         self.queries, self.seconds = queries, seconds
         self.operators, self.at_once = operators, at_once
-
-    @property
-    def budget(self) -> Budget:
-        """Per item."""
-        return Budget(self.queries, self.seconds)
-
-    def unavailable(self, context: AttackContext) -> str | None:
-        """Never."""
-        return None
-
-    def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
-        """Where the search starts: the request as it is."""
-        yield Surface(wrapper="searched"), Prompt(item.messages)
 
     def search(self, item: Item, target: Target, rng: random.Random) -> None:
         """Fresh changes of the request until one succeeds or the budget is spent."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from holdfast.errors import DataError
 from holdfast.exports import EVERYTHING, EXPORTS, Export
-from holdfast.exports._material import Material, Split, plain_turn
+from holdfast.exports._material import Material, Split
 from holdfast.files import write_json, write_jsonl
-from holdfast.types import Conversation, Message
+from holdfast.stages.hand_over import message_row
+from holdfast.types import Conversation
 
 FEWEST = 10
 """Rows that a fine-tuning job needs."""
@@ -38,7 +39,10 @@ def conversations(material: Material) -> Iterator[Conversation]:
 
 def write(material: Material, to: Path) -> Mapping[Split, int]:
     """`SPLIT.jsonl` with `messages`, and the body of the job."""
-    rows = {s: write_jsonl(to / f"{s}.jsonl", _rows(material, s)) for s in material.splits}
+    rows = {
+        split: write_jsonl(to / f"{split}.jsonl", map(message_row, material.conversations(split)))
+        for split in material.splits
+    }
     if rows["train"] < FEWEST:
         raise DataError(
             f"The OpenAI fine-tuning API takes no fewer than {FEWEST} rows, and the mixture has "
@@ -61,16 +65,3 @@ def job(material: Material) -> dict[str, Any]:
         "seed": material.seed,
         "method": {"type": "supervised", "supervised": {"hyperparameters": hyper}},
     }
-
-
-def _rows(material: Material, split: Split) -> Iterator[dict[str, Any]]:
-    for row in material.conversations(split):
-        tools = {"tools": list(row.tools)} if row.tools else {}
-        yield {"messages": [_turn(message) for message in row.messages], **tools}
-
-
-def _turn(message: Message) -> dict[str, Any]:
-    turn = plain_turn(message)
-    if message.role == "assistant" and all(s.loss == "none" for s in message.segments):
-        return {**turn, "weight": 0}
-    return turn

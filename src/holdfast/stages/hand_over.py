@@ -10,6 +10,7 @@ target, cannot be written so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def hand_over(
     counts = {"rows": 0, "validation": 0, "tokens": 0}
     make_folder(folder)
     counts["rows"] = write_jsonl(folder / TRAIN, _counted(rows, prompting, counts))
-    validated = [message_row(row, prompting) for row in validation]
+    validated = [message_row(_prompted(row, prompting)) for row in validation]
     if validated:
         counts["validation"] = write_jsonl(folder / VALIDATION, validated)
     return counts
@@ -61,7 +62,7 @@ def _counted(
     rows: Iterable[Conversation], prompting: Prompting, counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     for row in rows:
-        line = message_row(row, prompting)
+        line = message_row(_prompted(row, prompting))
         counts["tokens"] += sum(_tokens(turn) for turn in line["messages"])
         yield line
 
@@ -71,13 +72,20 @@ def _tokens(turn: Mapping[str, Any]) -> int:
     return len(turn["content"]) // CHARS_PER_TOKEN + TOKENS_PER_TURN
 
 
-def message_row(row: Conversation, prompting: Prompting) -> dict[str, Any]:
+def _prompted(row: Conversation, prompting: Prompting) -> Conversation:
+    return replace(row, messages=prompting.apply(row.messages))
+
+
+def message_row(row: Conversation) -> dict[str, Any]:
     """A row as OpenAI's fine-tuning reads it: `{messages: [...], tools: [...]}`.
+
+    Args:
+        row: with the training prompting around it.
 
     Raises:
         RecipeError: a turn that is learnt in part, or whose target is not its own text.
     """
-    turns = [_turn(row, turn) for turn in prompting.apply(row.messages)]
+    turns = [_turn(row, turn) for turn in row.messages]
     return {"messages": turns, **({"tools": list(row.tools)} if row.tools else {})}
 
 
