@@ -36,6 +36,8 @@ LAYERS = [
     ["elsewhere"],
     ["pipeline"],
     ["demo", "solo", "sweep"],
+    ["commands.__init__"],
+    ["commands"],
     ["cli"],
     ["__main__"],
 ]  # fmt: skip
