@@ -1,103 +1,30 @@
 """Train: rendered rows → a tuned model, on `transformers.Trainer`.
 
 The objective is token-mean cross-entropy on caller-made labels, so every mitigation is a matter of
-rows, and accelerate, FSDP, DeepSpeed and resuming come with the trainer. One thing differs from a
-plain `Trainer`: the order of rows, which is a function of seed and epoch alone (so that a killed
-run continues exactly) and groups rows of similar length (so that padding is not computed).
+rows, and accelerate, FSDP, DeepSpeed and resuming come with the trainer. Two things differ from a
+plain `Trainer`: the order of rows (`batches`), and that the head of the model is computed where a
+label is and nowhere else (`head`). Under a launcher all processes call `train`, and the leading one
+writes.
 """
 
 from __future__ import annotations
 
-import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ModelError, RecipeError
+from holdfast.errors import RecipeError
 from holdfast.files import read_json, write_json
+from holdfast.launch import current, rows_per_process
 from holdfast.progress import StepBar
-from holdfast.recipe import TuningSettings
-from holdfast.render import IGNORE
+from holdfast.recipe import TrainSettings, TuningSettings
+from holdfast.stages.batches import Collator, Filled, LengthGroupedOrder
+from holdfast.stages.parallel import check_launched, distribution, shards, whole_weights
 
 if TYPE_CHECKING:
     from holdfast.rendered import RenderedRows
-
-MEGABATCH = 50
-"""Batches whose rows are sorted by length together; the field's usual figure."""
-
-
-def length_grouped_order(lengths: Sequence[int], batch: int, *, seed: int, epoch: int) -> list[int]:
-    """Row order of one epoch: shuffled, then batched by similar length, batches shuffled.
-
-    Args:
-        lengths: tokens of each row, (N,).
-        batch: rows per optimizer step.
-        seed: of the run.
-        epoch: 0-based.
-
-    Returns:
-        A permutation of range(N); every consecutive `batch` rows are of similar length.
-    """
-    rng = random.Random(f"{seed}/{epoch}")  # noqa: S311  (an order, not a secret)
-    order = list(range(len(lengths)))
-    rng.shuffle(order)
-    batches: list[list[int]] = []
-    for start in range(0, len(order), batch * MEGABATCH):
-        pool = sorted(order[start : start + batch * MEGABATCH], key=lambda i: -lengths[i])
-        batches.extend(pool[i : i + batch] for i in range(0, len(pool), batch))
-    # The short batch stays last, so that every other step sees `batch` rows.
-    short = [b for b in batches if len(b) < batch]
-    full = [b for b in batches if len(b) == batch]
-    rng.shuffle(full)
-    return [i for b in (*full, *short) for i in b]
-
-
-class LengthGroupedOrder:
-    """A sampler whose order depends on seed and epoch alone."""
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch = batch
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch, also when it resumes."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(
-            length_grouped_order(self.lengths, self.batch, seed=self.seed, epoch=self.epoch)
-        )
-
-
-class Collator:
-    """Rows → right-padded tensors."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Pad `input_ids`, `labels` and make the mask: each (B, T)."""
-        import torch
-
-        width = max(len(row["input_ids"]) for row in rows)
-
-        def padded(key: str, fill: int) -> Any:
-            values = [list(row[key]) + [fill] * (width - len(row[key])) for row in rows]
-            return torch.tensor(values, dtype=torch.long)
-
-        mask = [[1] * len(r["input_ids"]) + [0] * (width - len(r["input_ids"])) for r in rows]
-        return {
-            "input_ids": padded("input_ids", self.pad_id),
-            "labels": padded("labels", IGNORE),
-            "attention_mask": torch.tensor(mask, dtype=torch.long),
-        }
 
 
 def train(
@@ -112,6 +39,7 @@ def train(
     progress: bool | None = None,
     callbacks: Sequence[Any] = (),
     validation: RenderedRows | None = None,
+    parallel: TrainSettings | None = None,
 ) -> Any:
     """Fine-tune `model` on rendered rows and save it.
 
@@ -126,37 +54,44 @@ def train(
         progress: whether to draw a bar; None: on a terminal.
         callbacks: further trainer callbacks, such as `holdfast.stopping.stop_callback`.
         validation: rows whose loss is looked at every `save_steps` steps and at the end.
+        parallel: how several processes share the work; None: each holds the whole model.
 
     Returns:
         The tuned model, adapter merged or attached as `settings.output` says.
 
     Raises:
-        RecipeError: `tuning.args` that the trainer does not know.
+        RecipeError: `tuning.args` that the trainer does not know, a batch that cannot be shared.
         ModelError: the launcher did something else than asked.
     """
     from transformers import set_seed
+
+    from holdfast.stages.head import labelled_positions_only
 
     set_seed(seed)
     progress = sys.stderr.isatty() if progress is None else progress
     if settings.method != "full":
         model = add_adapter(model, settings)
-    checkpoints = output / "checkpoints"
+    parallel = parallel or TrainSettings()
+    checkpoints = output / f"checkpoints{'-' + parallel.strategy if shards(parallel) else ''}"
     trainer = make_trainer(
-        model, tokenizer, rows, settings, checkpoints, seed=seed, progress=progress,
-        validation=validation,
+        model, tokenizer, rows, settings, checkpoints, seed=seed,
+        progress=progress and current().leads, validation=validation, parallel=parallel,
     )  # fmt: skip
     for callback in callbacks:
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    if validation is not None:
-        trainer.evaluate()
+    with labelled_positions_only(model):
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+        if validation is not None:
+            trainer.evaluate()
+    weights = whole_weights(trainer, parallel)
     tuned = trainer.accelerator.unwrap_model(trainer.model)
     if settings.method != "full" and settings.output == "merged":
         tuned = tuned.merge_and_unload()
     if trainer.is_world_process_zero():
-        save_tuned(tuned, tokenizer, output, base=base)
+        save_tuned(tuned, tokenizer, output, base=base, weights=weights)
         write_json(output / "training.json", training_log(trainer))
         shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()  # whoever reads the folder next finds it whole
     return tuned.eval()
 
 
@@ -170,26 +105,41 @@ def make_trainer(
     seed: int,
     progress: bool,
     validation: Any = None,
+    parallel: TrainSettings | None = None,
 ) -> Any:
     """The `transformers.Trainer` with our row order; everything else is the library's."""
     from transformers import PrinterCallback, ProgressCallback, Trainer
+
+    parallel = parallel or TrainSettings()
+    check_launched(parallel)
+    pad_id = tokenizer.pad_token_id or 0
+    several = current().world > 1
 
     class OrderedTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         """`Trainer`, with rows in `length_grouped_order`."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            dataset = self.train_dataset if train_dataset is None else train_dataset
-            return LengthGroupedOrder(dataset.lengths, settings.batch, seed)
+            together = self.args.per_device_train_batch_size * self.args.world_size
+            hands = together if several else 1  # one process takes a short batch as it is
+            return LengthGroupedOrder(rows.lengths, settings.batch, seed, hands=hands)
 
+        def floating_point_ops(self, inputs: Any) -> int:
+            """Not counted: it walks over all weights in every step, and nobody reads it."""
+            return 0
+
+    arguments = training_arguments(
+        settings, checkpoints, seed=seed, validate=validation is not None,
+        **distribution(parallel, settings),
+    )  # fmt: skip
     trainer = OrderedTrainer(
         model=model,
-        args=training_arguments(settings, checkpoints, seed=seed, validate=validation is not None),
-        train_dataset=rows,
+        args=arguments,
+        train_dataset=Filled(rows, pad_id) if several else rows,
         eval_dataset=validation,
-        data_collator=Collator(tokenizer.pad_token_id or 0),
+        data_collator=Collator(pad_id, mask=getattr(model.config, "output_router_logits", False)),
         processing_class=None,
     )
-    _check_launched(trainer, settings)
+    check_launched(parallel, trainer)
     for noisy in (PrinterCallback, ProgressCallback):  # they write every logged step
         trainer.remove_callback(noisy)
     if progress:
@@ -226,18 +176,32 @@ def progress_callback() -> Any:
 
 
 def training_arguments(
-    settings: TuningSettings, output: Path, *, seed: int, validate: bool = False
+    settings: TuningSettings,
+    output: Path,
+    *,
+    seed: int,
+    validate: bool = False,
+    kind: Any = None,
+    **more: Any,
 ) -> Any:
     """`TrainingArguments` from the recipe's settings; `settings.args` has the last word.
 
+    Args:
+        settings: of the fine-tune.
+        output: folder of checkpoints.
+        seed: of the run.
+        validate: whether there are rows to look at the validation loss on.
+        kind: another trainer's subclass of `TrainingArguments`.
+        more: what that one knows beyond.
+
     Raises:
-        RecipeError: an argument the installed transformers does not know, or a bad value.
+        RecipeError: an argument the installed library does not know, or a bad value.
     """
     import torch
     from transformers import TrainingArguments
 
     on_gpu = torch.cuda.is_available()
-    micro, accumulate = split_batch(settings)
+    micro, accumulate = rows_per_process(settings.batch, settings.micro_batch, current().world)
     arguments: dict[str, Any] = {
         "output_dir": str(output),
         "per_device_train_batch_size": micro,
@@ -259,12 +223,16 @@ def training_arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
         **(_validation_arguments(settings, micro) if validate else {}),
+        **more,
         **settings.args,
     }
     try:
-        return TrainingArguments(**arguments)
+        made = (kind or TrainingArguments)(**arguments)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"`tuning.args`: {error}") from None
+    if made.n_gpu > 1:  # one process that sees several GPUs would copy the model to all of them
+        made._n_gpu = 1
+    return made
 
 
 def _validation_arguments(settings: TuningSettings, micro: int) -> dict[str, Any]:
@@ -276,21 +244,6 @@ def _validation_arguments(settings: TuningSettings, micro: int) -> dict[str, Any
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
     }
-
-
-def split_batch(settings: TuningSettings) -> tuple[int, int]:
-    """Micro-batch and accumulation steps whose product is the batch.
-
-    Raises:
-        RecipeError: a micro-batch that does not divide the batch.
-    """
-    micro = settings.micro_batch or settings.batch
-    if settings.batch % micro:
-        raise RecipeError(
-            f"`tuning.micro_batch` is {micro}, which does not divide `tuning.batch` "
-            f"({settings.batch})."
-        )
-    return micro, settings.batch // micro
 
 
 def add_adapter(model: Any, settings: TuningSettings) -> Any:
@@ -316,9 +269,19 @@ def add_adapter(model: Any, settings: TuningSettings) -> Any:
         raise RecipeError(f"`tuning.targets`: {error}") from None
 
 
-def save_tuned(model: Any, tokenizer: Any, output: Path, *, base: str | None = None) -> None:
-    """Weights as safetensors, tokenizer and chat template beside them."""
-    model.save_pretrained(output, safe_serialization=True)
+def save_tuned(
+    model: Any, tokenizer: Any, output: Path, *, base: str | None = None, weights: Any = None
+) -> None:
+    """Weights as safetensors, tokenizer and chat template beside them.
+
+    Args:
+        model: with an adapter or without.
+        tokenizer: with its chat template.
+        output: folder.
+        base: as in `train`.
+        weights: name → tensor, where the model holds only a share of them; None: its own.
+    """
+    model.save_pretrained(output, safe_serialization=True, state_dict=weights)
     tokenizer.save_pretrained(output)
     adapter = output / "adapter_config.json"
     if base is not None and adapter.exists():
@@ -326,9 +289,12 @@ def save_tuned(model: Any, tokenizer: Any, output: Path, *, base: str | None = N
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": base})
 
 
-def training_log(trainer: Any) -> dict[str, Any]:
-    """Loss, learning rate and gradient norm per step; no times, so that runs can be compared."""
-    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+def training_log(trainer: Any, *also: str) -> dict[str, Any]:
+    """Loss, learning rate, gradient norm and what is named besides, per step.
+
+    No times, so that runs can be compared.
+    """
+    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm", *also)
     steps = [
         {key: entry[key] for key in kept if key in entry}
         for entry in trainer.state.log_history
@@ -354,20 +320,12 @@ def training_log(trainer: Any) -> dict[str, Any]:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint, or None; an unfinished one is removed."""
+    """The newest complete checkpoint, or None; the leading process removes an unfinished one."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     while found:
-        if (found[-1] / "trainer_state.json").is_file():
-            return str(found[-1])
-        shutil.rmtree(found.pop())
+        newest = found.pop()
+        if (newest / "trainer_state.json").is_file():
+            return str(newest)
+        if current().leads:
+            shutil.rmtree(newest)
     return None
-
-
-def _check_launched(trainer: Any, settings: TuningSettings) -> None:
-    """Refuse a launcher that silently did something else (FSDP on CPU becomes plain DDP)."""
-    kind = str(trainer.accelerator.distributed_type).rpartition(".")[2]
-    if settings.args.get("fsdp") and "FSDP" not in kind:
-        raise ModelError(
-            f"`tuning.args.fsdp` was asked for, but the launcher set up {kind}. Start with "
-            "`accelerate launch` on GPUs, or leave it out."
-        )

@@ -1,0 +1,63 @@
+"""The GPU script and the arithmetic of scale run, on small shapes and on any machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    return gpu
+
+
+def test_every_arm_runs_on_small_shapes(gpu, capsys):
+    gpu.main(["--tiny", "--steps", "1", "--only", "Qwen-0.5B"])
+    printed = capsys.readouterr().out
+    assert "no GPU figures" in printed or "NVIDIA" in printed
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| Qwen")]
+    trained = [row for row in rows if len(row) > 5]
+    assert len(trained) == (6 if gpu.trl else 4)
+    assert all(float(row[4].replace(",", "")) > 0 for row in trained)
+    assert "`generate`" in printed
+
+
+def test_without_a_gpu_it_says_so(gpu, monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--tiny"):
+        gpu.main([])
+
+
+def test_the_shapes_are_those_of_the_named_models(gpu):
+    """Weights counted on the meta device, beside the published counts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    published = {"Llama-3-8B": 8.03e9, "Qwen-0.5B": 0.494e9}
+    for shape in gpu.SHAPES:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape.config)
+        count = sum(p.numel() for p in model.parameters())
+        assert count == pytest.approx(published[shape.name], rel=0.01)
+
+
+def test_the_arithmetic_of_scale_counts_the_weights(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    assert scale.LLAMA_70B.weights == pytest.approx(70.6e9, rel=0.001)
+    shared = scale.LLAMA_70B.held("full", 16, 4096)["weights and states"]
+    assert shared == pytest.approx(scale.LLAMA_70B.held("full", 8, 4096)["weights and states"] / 2)
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--audit-rate", "1000", "--audit-bytes", "500"])
+    scale.main()
+    printed = capsys.readouterr().out
+    assert "0.50 TB; at 1,000 rows a second and core 278 core-hours" in printed
+    assert "| 1 | 277.8 | 0.5 |" in printed
