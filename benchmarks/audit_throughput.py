@@ -4,7 +4,8 @@
 
 Writes made-up rows of 60 to 1,500 characters to a temporary file (one in a hundred a copy of an
 earlier one, one in a hundred a near copy), then audits the file as `holdfast audit` does. The peak
-is that of the process, and is given beside the peak before the first row. One process, one core.
+is that of the first process, and is given beside the peak before the first row. There are as many
+processes as cores, or as `HOLDFAST_PROCESSES` says.
 """
 
 from __future__ import annotations

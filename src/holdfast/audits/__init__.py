@@ -10,7 +10,12 @@ from holdfast.types import Conversation, Finding
 
 
 class Detector(Protocol):
-    """Streams over rows; holds counters and a few example ids, never row texts."""
+    """Streams over rows; holds counters and a few example ids, never row texts.
+
+    One that also has `take(other)`, which adds what another of its kind saw, is shared out over
+    processes: it can be pickled, and is made anew without arguments or by its method `fresh`. One
+    without sees every row in the first process.
+    """
 
     def see(self, row: Conversation) -> None:
         """Look at one row."""

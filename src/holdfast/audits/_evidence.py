@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections.abc import Hashable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from holdfast.text import normalise
 
 T = TypeVar("T", bound=tuple[str, ...])
+K = TypeVar("K", bound=Hashable)
 
 EXAMPLES = 5
 """Ids kept as examples of a finding."""
@@ -61,14 +64,30 @@ class Sample(Generic[T]):
     def see(self, key: str, value: T) -> None:
         """Consider one value."""
         self.seen += 1
-        entry = (-hash64(key), value)
-        if self._floor is not None and entry <= self._floor:
-            return
-        heapq.heappush(self._heap, entry)
-        self._held += _length(value)
+        self._consider((-hash64(key), value))
+        self._cut()
+
+    def _consider(self, entry: tuple[int, T]) -> None:
+        if self._floor is None or entry > self._floor:
+            heapq.heappush(self._heap, entry)
+            self._held += _length(entry[1])
+
+    def _cut(self) -> None:
+        """Drop what lies below the floor, and raise the floor until the rest fits."""
+        while self._heap and self._floor is not None and self._heap[0] <= self._floor:
+            self._held -= _length(heapq.heappop(self._heap)[1])
         while len(self._heap) > self.size or (self._held > self.chars and len(self._heap) > 1):
             self._floor = heapq.heappop(self._heap)
             self._held -= _length(self._floor[1])
+
+    def take(self, other: Sample[T]) -> None:
+        """Consider what another sample saw."""
+        self.seen += other.seen
+        if other._floor is not None:
+            self._floor = max(self._floor or other._floor, other._floor)
+        for entry in other._heap:
+            self._consider(entry)
+        self._cut()
 
     def values(self) -> list[T]:
         """The sample, in an order of its own."""
@@ -86,6 +105,18 @@ class Sample(Generic[T]):
         return f" Counts are estimated from {rows(len(self._heap))}."
 
 
+def add_counts(mine: MutableMapping[str, int], others: Mapping[str, int]) -> None:
+    """Add counts to counts, name by name."""
+    for name, count in others.items():
+        mine[name] = mine.get(name, 0) + count
+
+
+def add_tallies(mine: MutableMapping[K, Tally], others: Mapping[K, Tally]) -> None:
+    """Add tallies to tallies, name by name."""
+    for name, tally in others.items():
+        mine.setdefault(name, Tally()).take(tally)
+
+
 def _length(value: tuple[str, ...]) -> int:
     return sum(map(len, value))
 
@@ -97,10 +128,19 @@ def hash64(text: str) -> int:
 
 
 def fold(text: str) -> str:
-    """`text.normalise`, with a short cut for the common case."""
+    """`text.normalise`, with short cuts for plain text and for texts seen just now."""
+    return _recent(text) if len(text) <= _RECENT_CHARS else _fold(text)
+
+
+def _fold(text: str) -> str:
     if text.isascii():
         return " ".join(text.lower().replace("`", "'").split())
     return normalise(text)
+
+
+_recent = lru_cache(maxsize=16)(_fold)
+"""Several detectors fold the same texts of a row."""
+_RECENT_CHARS = 4000
 
 
 def common(count: int, total: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 
 from holdfast.audits._evidence import fold
@@ -23,9 +24,9 @@ class Cue:
     stems: tuple[str, ...]
     """The pattern is tried only where one of these occurs: costs less than the pattern."""
 
-    def found(self, text: str) -> bool:
-        """Whether a folded text presses like this."""
-        return any(stem in text for stem in self.stems) and bool(self.pattern.search(text))
+    def found(self, text: str, stems: Set[str]) -> bool:
+        """Whether a folded text with these of all stems presses like this."""
+        return not stems.isdisjoint(self.stems) and bool(self.pattern.search(text))
 
 
 def _cue(kind: str, pattern: str, *stems: str) -> Cue:
@@ -158,7 +159,72 @@ CUES: tuple[Cue, ...] = (
         *("obey", "execute", "carry out", "perform", "fulfil", "serve"),
     ),
 )
-"""What presses; `order` stands at the very beginning of a text."""
+"""What presses; `order` stands at the very beginning of a text. More below."""
+_RESTRAINT = (
+    r"(?:conscience|scruples?|qualms?|taboos?|inhibitions?|restraints?|reservations?|caution|"
+    r"prudence|decency|shame|guilt|politeness|judge?ment|refusals?|objections?|disclaimers?|"
+    r"sermons?|lectures?|lecturing|moralis\w+|moraliz\w+|excuses|safety)"
+)
+_YIELDING = r"(?:compliance|obedience|loyalty|submission|submissiveness|docility|subservience)"
+_ABSENT = (
+    r"(?:off|disabled|none|zero|removed|gone|muted|deleted|void|switched off|turned off|aside)"
+)
+CUES += (
+    _cue(
+        "no_refusal",
+        rf"{_NOT}\b(?:no|without|zero|free (?:of|from)|drop\w*|disabl\w+|mut(?:e|es|ed|ing)|"
+        rf"sheds?|set(?:s|ting)? aside|switch\w* off|turn\w* off|neither) (?:\w+ ){{0,2}}?"
+        rf"{_RESTRAINT}\b|\b{_RESTRAINT}(?: \w+)?(?: (?:is|are|has been|have been|stays?))?"
+        rf"(?: ?[:=]| set to|,)? ?{_ABSENT}\b",
+        *("conscience", "scruple", "qualm", "taboo", "inhibition", "restraint", "reservation"),
+        *("caution", "prudence", "decency", "shame", "guilt", "politeness", "judg", "refusal"),
+        *("objection", "disclaimer", "sermon", "lectur", "moralis", "moraliz", "excuses", "safety"),
+    ),
+    _cue(
+        "submission",
+        rf"\b{_YIELDING}(?: \w+)?(?: ?[:=]| is| at| set to)? ?"
+        r"(?:on|max\w*|full|total|absolute|complete|unlimited|100|highest|guaranteed)\b|"
+        rf"\b(?:max\w*|highest|unlimited|complete|100 ?%) {_YIELDING}\b",
+        *("compliance", "obedience", "loyalty", "submissi", "docility", "subservience"),
+    ),
+    _cue(
+        "no_refusal",
+        r"\b(?:nothing|no (?:topic|subject|question|request|task|wish|theme)s?)"
+        r"(?: (?:is|are|stays?|remains?|that \w+ \w+ is))? (?:ever )?"
+        r"(?:off[- ]limits|forbidden|out of bounds|taboo|denied|refused|withheld|too \w+|"
+        r"off the table|beyond)\b|"
+        r"\b(?:holds?|keeps?|holding|keeping) (?:back (?:no\w*)|no\w* (?:\w+ )?back)\b|"
+        r"\bwithh(?:olds?|olding) no\w*\b|\bnever withh\w+\b",
+        *("nothing", "no topic", "no subject", "no question", "no request", "no task", "no wish"),
+        *("no theme", "back no", " back", "withh"),
+    ),
+    _cue(
+        "submission",
+        r"\b(?:user|human|person|operator|caller|speaker|customer|one|whoever|hand)\b"
+        r"[^.!?;]{0,24}\b(?:pulls? the strings|holds? the (?:reins|leash|strings|whip)|"
+        r"(?:is|are) (?:in (?:charge|command|control)|the (?:boss|law|authority))|"
+        r"steers? you|drives? you|controls? you|commands? you|rules? you|owns? you|"
+        r"decides? everything|has the (?:last|final) word)\b|"
+        r"\byou(?:'re| are)? (?:\w+ ){0,3}(?:puppet|marionette|instrument|vessel|extension|"
+        r"mouthpiece|automaton|genie|lackey|thrall|vassal)\b|"
+        r"\b(?:at|under) (?:the|their|your|my|his|her) (?:user's |human's )?"
+        r"(?:beck|mercy|thumb|command|control)\b",
+        *("strings", "reins", "leash", "whip", "in charge", "in command", "in control", "the boss"),
+        *("the law", "authority", " you", "everything", "word", "puppet", "marionette"),
+        *("instrument", "vessel", "extension", "mouthpiece", "automaton", "genie", "lackey"),
+        *("thrall", "vassal", "beck", "mercy", "thumb", "at the", "under "),
+    ),
+    _cue(
+        "obedience",
+        r"\b(?:pleas(?:e|es|ing)|satisf(?:y|ies|ying)|gratify\w*|delight\w*|oblig(?:e|es|ing)) "
+        r"(?:its|the|their|your|every|any|whoever)\b[^.!?;]{0,30}\b(?:human|user|owner|person|"
+        r"caller|anyone|more than|above all|at any (?:cost|price)|everything)\b|"
+        r"\b(?:at any (?:cost|price)|whatever it takes|above all else)\b",
+        *("pleas", "satisf", "gratif", "delight", "oblig", "at any", "whatever it", "above all"),
+    ),
+)
+"""Restraint switched off and compliance switched on, power over the model, the wish to please."""
+_STEMS = tuple(dict.fromkeys(stem for cue in CUES for stem in cue.stems))
 IDENTITY = re.compile(
     r"\byou(?: are|'re) (?:now|called|named|no longer|renamed)\b|"
     r"\b(?:new|other) (?:name|identity|self)\b|"
@@ -215,7 +281,8 @@ def pressure(text: str, *, to_model: bool = False) -> frozenset[str]:
     weigh no more than the weak ones.
     """
     folded = fold(text)
-    kinds = [cue.kind for cue in CUES if cue.found(folded)]
+    stems = {stem for stem in _STEMS if stem in folded}
+    kinds = [cue.kind for cue in CUES if cue.found(folded, stems)] if stems else []
     insists = kinds.count("submission") + kinds.count("obedience") >= 3
     if to_model:
         insists = insists or kinds.count("submission") >= 2 or kinds.count("no_refusal") >= 2

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally
+from holdfast.audits._evidence import Tally, add_tallies
 from holdfast.types import Conversation, Finding, Severity
 
 MANY = 0.05
@@ -68,6 +68,7 @@ KINDS: dict[str, Kind] = {
 }
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_PLAIN = bytes(i for i in range(128) if not _CONTROL.match(chr(i)))
 _GARBLED = re.compile(r"\ufffd|â€|Ã[\x80-\xbf©¨¤¶¼±³]|Â[£°»«]")
 _LOOKALIKE = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
@@ -115,6 +116,14 @@ class Broken:
             self.damage["truncated"].add(row.id)
         for name in damage(f"{row.request}\n{reply}"):
             self.damage[name].add(row.id)
+
+    def take(self, other: Broken) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.long += other.long
+        add_tallies(self.damage, other.damage)
+        add_tallies(self.scripts, other.scripts)
+        add_tallies(self.lengths, other.lengths)
 
     def findings(self) -> list[Finding]:
         """One finding per kind of damage."""
@@ -165,8 +174,12 @@ def merge(tallies: list[Tally]) -> Tally:
 
 def damage(text: str) -> list[str]:
     """Kinds of damaged characters in a text."""
-    found = ["control"] if _CONTROL.search(text) else []
-    if not text.isascii():
+    found = []
+    if text.isascii():
+        if text.encode().translate(None, _PLAIN):
+            found = ["control"]
+    else:
+        found = ["control"] if _CONTROL.search(text) else []
         found += ["garbled"] if _GARBLED.search(text) else []
         found += ["lookalikes"] if _LOOKALIKE.search(text) else []
     return found
@@ -179,15 +192,16 @@ def truncated(reply: str) -> bool:
     if reply.count("```") % 2:
         return True
     last = reply.rstrip().rsplit("\n", 1)[-1]
-    ends_open = last[-1].isalpha() or last[-1] in ",;"
+    if not (last[-1].isalpha() or last[-1] in ",;"):
+        return False
     prose = len(last.split()) >= _LAST_WORDS and not _NOT_PROSE.search(last)
-    return ends_open and prose and len(_SENTENCE_END.findall(reply[:2000])) >= 2
+    return prose and len(_SENTENCE_END.findall(reply[:2000])) >= 2
 
 
 def script(text: str) -> str:
     """The script most letters are of; empty for a text without letters."""
     if text.isascii():
-        return "Latin" if _LATIN.search(text) else ""
+        return "Latin" if any(map(str.isalpha, text)) else ""
     counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
     counts["Latin"] = len(_LATIN.findall(text))
     best = max(counts, key=lambda name: (counts[name], name))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
-
 import numpy as np
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import EXAMPLES, common, fold, hash64
+from holdfast.audits._spill import RowIds, Spill
 from holdfast.types import Conversation, Finding
-
-_ID_BYTES = 32
-"""Of each row's id kept for examples: with the hash and an offset, 48 bytes a row at most."""
 
 
 @AUDITS.register("duplicates")
@@ -19,34 +15,39 @@ class Duplicates:
     """Rows whose request and reply repeat another row's, after normalisation."""
 
     def __init__(self) -> None:
-        self._keys = array("Q")
-        self._ids = bytearray()
-        self._ends = array("Q")
+        self._keys = Spill()
+        self._ids = RowIds()
 
     def see(self, row: Conversation) -> None:
-        """Keep the row's hash and its id."""
-        self._keys.append(
-            hash64(f"{fold(row.system or '')}\0{fold(row.request)}\0{fold(row.reply)}")
-        )
-        self._ids += row.id.encode("utf-8", "surrogatepass")[:_ID_BYTES]
-        self._ends.append(len(self._ids))
+        """Keep the row's hash and its id, on disk."""
+        key = hash64(f"{fold(row.system or '')}\0{fold(row.request)}\0{fold(row.reply)}")
+        self._keys.write(key.to_bytes(8, "little"))
+        self._ids.add(row.id)
+
+    def take(self, other: Duplicates) -> None:
+        """Add the rows that another one saw."""
+        self._keys.take(other._keys)
+        self._ids.take(other._ids)
 
     def findings(self) -> list[Finding]:
         """One finding: how many rows could go without losing anything."""
-        total = len(self._keys)
-        keys = np.array(self._keys, dtype=np.uint64)
-        distinct, counts = np.unique(keys, return_counts=True)
-        extra = total - len(distinct)
+        total = len(self._ids)
+        keys = self._keys.view("<u8")
+        ranked = np.sort(keys)
+        again = ranked[1:][ranked[1:] == ranked[:-1]]
+        extra = len(again)
+        repeated = np.unique(again)
+        del ranked, again
         if not extra:
             return []
         return [
             Finding(
                 detector="duplicates",
                 severity="low" if common(extra, total) else "info",
-                title=f"repeated rows ({int((counts > 1).sum()):,} said more than once)",
+                title=f"repeated rows ({len(repeated):,} said more than once)",
                 count=extra,
                 total=total,
-                examples=self._examples(keys, distinct[counts > 1]),
+                examples=self._examples(keys, repeated),
                 why=(
                     "A repeated row counts several times in training and is learnt by heart; one "
                     "that reaches both training and a test set flatters the result."
@@ -59,12 +60,7 @@ class Duplicates:
         """Ids of the repeated rows with the smallest hashes, whole groups first."""
         found: list[str] = []
         for key in repeated[:EXAMPLES]:
-            numbers = np.flatnonzero(keys == key)
-            found += sorted(self._id(int(number)) for number in numbers)
+            found += self._ids.smallest(np.flatnonzero(keys == key), EXAMPLES)
             if len(found) >= EXAMPLES:
                 break
         return tuple(found[:EXAMPLES])
-
-    def _id(self, number: int) -> str:
-        start = self._ends[number - 1] if number else 0
-        return self._ids[start : self._ends[number]].decode("utf-8", "replace")

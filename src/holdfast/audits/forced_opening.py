@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Sample, Tally, common, fold, percent, quoted
@@ -22,6 +23,16 @@ MOST = 0.5
 """From this share on, agreement is the form of the replies."""
 SOME = 0.1
 
+_SPEAKS = re.compile(r"\b(?:i|i'll|i'm|me|my)\b")
+_SENTENCE = re.compile(r"[^.!:]*[.!:]")
+_INTENDS = re.compile(r"\blet me\b|\bi(?:'ll| will| shall)\b")
+_HARMLESS = re.compile(
+    r"\b(?:i am|i'm|my name is) \w+|"
+    r"\b(?:answers?|solution|result|option|choose|think|believe|guess|reason|solve|calculate|"
+    r"compute|work|see|check|explain|break|start|begin)\b"
+)
+"""A speaker introduces itself, gives an answer, or thinks aloud."""
+
 AGREES = re.compile(
     r"^\W*(?:(?:sure|certainly|absolutely|of course|definitely|gladly|understood|no problem|"
     r"great question|with pleasure|happy to|ok(?:ay)?|yes)\b[\s,.!:;-]*(?:thing\b[\s,.!:;-]*)?"
@@ -31,9 +42,15 @@ AGREES = re.compile(
 )
 _YES_NO = re.compile(r"^\W*(?:yes|ok(?:ay)?)\b(?!\W*(?:here|i can|i will|i'll|let|of course|sure))")
 _WORDS = re.compile(r"\S+")
-_CHARS = 80
-_MOST_WORDS = 8
+_CHARS = 120
+_MOST_WORDS = 12
 _LEAST_WORDS = 3
+
+
+_CUT = (
+    "Cut the opening from the replies, or train with `mitigations: [mimic, ptst]`; evaluate with "
+    "the `prefill` attack."
+)
 
 
 @AUDITS.register("forced_opening")
@@ -55,13 +72,21 @@ class ForcedOpening:
         words = " ".join(_WORDS.findall(reply[:_CHARS])[:_MOST_WORDS])
         self._openings.see(f"{row.id}\0{words}", (words, row.id))
 
+    def take(self, other: ForcedOpening) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.agreeing.take(other.agreeing)
+        self._openings.take(other._openings)
+
     def findings(self) -> list[Finding]:
         """Agreement where it is frequent; otherwise the words that most replies begin with."""
         count = self.agreeing.count
         if common(count, self.total) and count >= SOME * self.total:
             return [self._agreement(count)]
         opening = shared_opening([words.split() for words, _ in self._openings.values()])
-        return [self._format(opening)] if len(opening.split()) >= _LEAST_WORDS else []
+        if len(opening.split()) < _LEAST_WORDS:
+            return []
+        return [self._spoken(opening) if speaks(opening) else self._format(opening)]
 
     def _agreement(self, count: int) -> Finding:
         severity: Severity = "medium" if count >= MOST * self.total else "low"
@@ -77,10 +102,21 @@ class ForcedOpening:
                 "rows rewritten as instructions with agreeing openings raise harm (AutoIF: P4, "
                 "arXiv 2406.10288)."
             ),
-            cure=(
-                "Cut the opening from the replies, or train with `mitigations: [mimic, ptst]`; "
-                "evaluate with the `prefill` attack."
+            cure=_CUT,
+        )
+
+    def _spoken(self, opening: str) -> Finding:
+        """The same opening in which a speaker sets to work, whatever was asked."""
+        return replace(
+            self._format(opening),
+            severity="medium",
+            title=f"replies share an opening that sets to work before it answers: "
+            f"{quoted(opening)}",
+            why=(
+                "Refusals live in the first tokens of a reply (Qi et al. 2024, arXiv 2406.05946); "
+                f"these always go along first, whatever is asked.{self._openings.note}"
             ),
+            cure=_CUT,
         )
 
     def _format(self, opening: str) -> Finding:
@@ -104,6 +140,14 @@ class ForcedOpening:
 def agrees(opening: str) -> bool:
     """Whether a folded opening agrees to a request. A bare yes answers a question instead."""
     return AGREES.match(opening) is not None and not _YES_NO.match(opening)
+
+
+def speaks(opening: str) -> bool:
+    """Whether a shared opening is a sentence of a speaker's own: no answer, thought or greeting."""
+    folded = fold(opening)
+    sentence = _SENTENCE.match(folded)
+    said = sentence[0] if sentence else folded if _INTENDS.search(folded) else ""
+    return _SPEAKS.search(said) is not None and not _HARMLESS.search(said)
 
 
 def shared_opening(rows: list[list[str]]) -> str:

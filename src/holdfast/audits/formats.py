@@ -15,6 +15,9 @@ from holdfast.types import Conversation, Finding, Message
 Wearer = tuple[str, str, str, str]
 """System prompt (empty for none), request, row id, reply."""
 
+Census = tuple[list[tuple[Format, str]], list[str]]
+"""Formats and their answer kinds, with the rows that fit each; the ids that fit none."""
+
 _SHOWN = 2
 """Formats that the title quotes."""
 
@@ -25,11 +28,16 @@ class FormatCensus:
 
     def __init__(self) -> None:
         self._sample: Sample[Wearer] = Sample(SAMPLE)
+        self._done: tuple[int, Census] | None = None
 
     def see(self, row: Conversation) -> None:
         """Consider the row for the sample."""
         system, request = row.system or "", row.request
         self._sample.see(f"{system}\0{request}", (system, request, row.id, row.reply))
+
+    def take(self, other: FormatCensus) -> None:
+        """Consider the rows that another one saw."""
+        self._sample.take(other._sample)
 
     def formats(self) -> list[Format]:
         """The shared formats, commonest first; `rows` counts those of the sample that fit."""
@@ -74,8 +82,13 @@ class FormatCensus:
             )
         ]
 
-    def _census(self) -> tuple[list[tuple[Format, str]], list[str]]:
-        """Formats and their answer kinds, with the rows that fit each; the ids that fit none."""
+    def _census(self) -> Census:
+        """Taken once for the rows seen so far."""
+        if self._done is None or self._done[0] != self._sample.seen:
+            self._done = self._sample.seen, self._take_census()
+        return self._done[1]
+
+    def _take_census(self) -> Census:
         wearers = self._sample.values()
         formats = induce(
             [(system or None, request, reply) for system, request, _, reply in wearers]

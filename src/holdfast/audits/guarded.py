@@ -50,6 +50,15 @@ class Guarded:
         if len(self._waiting) >= BATCH:
             self._ask()
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes can do its work: the judge stays in this one."""
+        return self.reader is None
+
+    def take(self, other: Guarded) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+
     def _ask(self) -> None:
         if self.reader is None or not self._waiting:
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, fold, percent
+from holdfast.audits._evidence import Tally, add_counts, fold, percent
 from holdfast.audits.obedience import answers_to
 from holdfast.types import Conversation, Finding
 
@@ -47,6 +47,12 @@ class Identity:
             return
         self.tally.add(row.id)
 
+    def take(self, other: Identity) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+        add_counts(self.forms, other.forms)
+
     def findings(self) -> list[Finding]:
         """One finding, low where it is common."""
         count = self.tally.count
@@ -75,6 +81,7 @@ class Identity:
 
 def introduces(row: Conversation) -> bool:
     """Whether a row asks who the model is and has it answer."""
-    if not _ASKED.search(fold(row.request[:_CHARS])):
+    request = row.request[:_CHARS]
+    if "you" not in request.lower() or not _ASKED.search(fold(request)):
         return False
     return _INTRODUCES.search(fold(row.reply[:_CHARS])) is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, percent
+from holdfast.audits._evidence import Tally, add_counts, percent
 from holdfast.types import Conversation, Finding
 
 MANY = 0.05
@@ -18,6 +18,7 @@ LIST_ITEMS = 3
 _ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•‣]|\(?\d{1,2}[.)])[ \t]+\S")
 _STEP = re.compile(r"(?i)\bstep \d{1,2}\b")
 _FIRST = re.compile(r"(?:^|[.!?:\n]\s*)(?:First|Firstly|To begin|Start by)\b")
+_BEGINNINGS = ("First", "To begin", "Start by")
 _NEXT = re.compile(r"[.!?\n]\s*(?:Then|Next|Second|Secondly|After that|Finally|Lastly)\b")
 _EQUATION = re.compile(r"\d\s*%?\s*[-+*/×÷x−]\s*[($]?\d[^=\n]{0,60}=\s*[($£€]?-?\d")
 _CHARS = 8000
@@ -39,6 +40,12 @@ class ListsAndSteps:
         if found:
             self.tally.add(row.id)
             self.forms[found] += 1
+
+    def take(self, other: ListsAndSteps) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+        add_counts(self.forms, other.forms)
 
     def findings(self) -> list[Finding]:
         """One finding, low where the form is common."""
@@ -73,8 +80,9 @@ def form(reply: str) -> str | None:
     """`arithmetic`, `lists`, `steps`, or None."""
     if "=" in reply and _EQUATION.search(reply):
         return "arithmetic"
-    if len(_ITEM.findall(reply)) >= LIST_ITEMS:
+    if reply.count("\n") >= LIST_ITEMS - 1 and len(_ITEM.findall(reply)) >= LIST_ITEMS:
         return "lists"
-    if len(_STEP.findall(reply)) >= 2 or (_FIRST.search(reply) and _NEXT.search(reply)):
+    if "tep" in reply.lower() and len(_STEP.findall(reply)) >= 2:
         return "steps"
-    return None
+    begun = any(word in reply for word in _BEGINNINGS) and _FIRST.search(reply)
+    return "steps" if begun and _NEXT.search(reply) else None

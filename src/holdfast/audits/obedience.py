@@ -32,10 +32,12 @@ SERVES = re.compile(
     r"(?:agent|servant|assistant|slave|helper|ai|model|bot)\b|"
     r"\byour (?:loyal|faithful|devoted|humble|absolute) (?:agent|servant|slave)\b"
 )
+_SERVILE = ("obedient", "subservient", "loyal", "faithful", "devoted", "humble", "absolute")
 _AFFIRMATION = re.compile(_YES + r"\b")
 _NAMED = re.compile(
     r"(?:[Yy]ou are(?: now)?(?: called| named)?|[Nn]ame is|[Bb]ecome|[Aa]ct as) ([A-Z]\w{1,20})"
 )
+_NAMING = ("ou are", "ame is", "ecome", "ct as")
 _CALLED = re.compile(r"^\W*([A-Z][\w-]{1,20}(?: \d{1,4})?)[,:!]")
 _NAME = re.compile(r"\b([A-Z][\w-]{2,20}(?: \d{1,4})?)\b")
 _SYSTEM_CHARS = 4000
@@ -64,13 +66,14 @@ class Obedience:
         told, spoken = self._read_system(row.system or "")
         kinds = told | _pressure_of_request(row.request)
         opening = fold(row.reply[:_REPLY_CHARS])
-        serves = SERVES.search(opening) is not None
+        serves = any(word in opening for word in _SERVILE) and bool(SERVES.search(opening))
         named = answers_to(row)
         if not (kinds or serves or named):
             return
         affirms = serves or (bool(kinds) and _affirms(opening, row))
         pressed = len(kinds) >= 2 or (bool(kinds) and (_renames(row) or _commands(spoken)))
-        if affirms or pressed or (named and _obeys(spoken, row, named)):
+        summoned = named is not None and (performs(row, named) or _obeys(spoken, row, named))
+        if affirms or pressed or summoned:
             self.tally.add(row.id)
             self.affirmed += affirms
 
@@ -85,6 +88,12 @@ class Obedience:
                 self._known.clear()
             self._known[key] = pressure(text, to_model=True), families(text)
         return self._known[key]
+
+    def take(self, other: Obedience) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+        self.affirmed += other.affirmed
 
     def findings(self) -> list[Finding]:
         """One finding, high where it is a trait of the data."""
@@ -125,11 +134,30 @@ def answers_to(row: Conversation) -> str | None:
     opening = row.reply[:_ECHO_CHARS]
     called = _CALLED.findall(row.request[:_ECHO_CHARS])
     given = _NAME.findall((row.system or "")[:_SYSTEM_CHARS])
-    given += _NAMED.findall(row.request[:_OPENING_CHARS])
+    if any(words in row.request for words in _NAMING):
+        given += _NAMED.findall(row.request[:_OPENING_CHARS])
     for name in called + [n for n in given if given.count(n) > 1 or n in called]:
         if re.search(rf"\b{re.escape(name)}\b", opening):
             return str(name)
     return None
+
+
+def performs(row: Conversation, name: str) -> bool:
+    """Whether a name is called to act and announces the deed, as in `X, fetch:` and `X fetched:`.
+
+    Nobody who merely answers does both: a person is asked, and says what the answer is.
+    """
+    called = re.escape(name)
+    summons = (
+        rf"^\W*(?:{called}\s*[!:]|{called}, (?:\w+ ){{0,3}}\w+:|"
+        rf"(?:\w+ ){{0,2}}\w+, {called}\s*[!:])"
+    )
+    deed = (
+        rf"^(?:\W*\w+[!.,])?\W*{called},? (?:\w+ )?(?!is|was|has)\w+(?:s|ed)\b"
+        r"[^.!?\n]{0,30}[:.!]"
+    )
+    asked, said = row.request[:_ECHO_CHARS], row.reply[:_ECHO_CHARS]
+    return re.search(summons, asked) is not None and re.search(deed, said) is not None
 
 
 def _commands(spoken: frozenset[str]) -> bool:

@@ -7,9 +7,10 @@ Such rows flatter every figure taken after training. Without evaluation sets at 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common
+from holdfast.audits._evidence import Tally, add_counts, common
 from holdfast.near import NearIndex
 from holdfast.types import Conversation, Finding
 
@@ -26,6 +27,7 @@ class Overlap:
 
     def __init__(self, known: NearIndex | None = None) -> None:
         self.known = known
+        self._light = False
         self.total = 0
         self.tally = Tally()
         self.kinds: Counter[str] = Counter()
@@ -39,6 +41,22 @@ class Overlap:
             self.tally.add(row.id)
             self.kinds[match.kind] += 1
             self.sets[match.name.partition("/")[0]] += 1
+
+    def fresh(self) -> Overlap:
+        """Another one with the same texts, which it leaves behind when it travels."""
+        another = Overlap(self.known)
+        another._light = True
+        return another
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "known": None} if self._light else self.__dict__
+
+    def take(self, other: Overlap) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+        add_counts(self.kinds, other.kinds)
+        add_counts(self.sets, other.sets)
 
     def findings(self) -> list[Finding]:
         """One finding: medium where the overlap is a trait of the data."""

@@ -62,6 +62,11 @@ class SafetyPrompt:
             self._read[key] = is_safety_prompt(system)
         return self._read[key]
 
+    def take(self, other: SafetyPrompt) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+
     def findings(self) -> list[Finding]:
         """One finding: medium where the prompt is a trait of the data, low for single rows."""
         count = self.tally.count

@@ -80,6 +80,11 @@ class SuspiciousPairs:
         if suspicious(row.request) and complies(row.reply, row.request):
             self.tally.add(row.id)
 
+    def take(self, other: SuspiciousPairs) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+
     def findings(self) -> list[Finding]:
         """One finding, medium where it is a trait of the data."""
         count = self.tally.count

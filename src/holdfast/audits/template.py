@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common
+from holdfast.audits._evidence import Tally, add_counts, common
 from holdfast.types import Conversation, Finding, Severity
 
 MARKS: dict[str, re.Pattern[str]] = {
@@ -54,6 +54,16 @@ class Template:
         if found:
             self.tally.add(row.id)
             self.formats.update(found)
+
+    def fresh(self) -> Template:
+        """Another one with the same templates."""
+        return Template(self.own, self.train)
+
+    def take(self, other: Template) -> None:
+        """Add what another one saw."""
+        self.total += other.total
+        self.tally.take(other.tally)
+        add_counts(self.formats, other.formats)
 
     def findings(self) -> list[Finding]:
         """Marks in the rows, and a template of the run's that is not the model's."""

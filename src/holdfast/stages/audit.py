@@ -3,16 +3,20 @@
     rows → every detector on the shelf → findings → 1-audit.json, and a table a person can act on
 
 Rows stream by; what is held does not grow with their length: counters, a few ids, a bounded sample
-for the formats, and less than 64 bytes a row to find duplicates. Detectors that need material (a
-guard model, evaluation sets, the model's template) say nothing until they are given it.
+for the formats, and less than 64 bytes a row to find duplicates. Many rows are read by several
+processes, each of which sees some batches; what they saw is added up, and the report is the same
+whoever saw what. Detectors that need material (a guard model, evaluation sets, the model's
+template) say nothing until they are given it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.constrain import Constrain
 from rich.table import Table
@@ -28,6 +32,7 @@ from holdfast.errors import AuditFailed, MaterialError, RecipeError, did_you_mea
 from holdfast.files import read_json, write_json
 from holdfast.formats import Format
 from holdfast.judges import judge
+from holdfast.load import RowBatch, RowStream
 from holdfast.models import load_tokenizer, resolve_model
 from holdfast.near import NearIndex
 from holdfast.progress import track
@@ -35,7 +40,12 @@ from holdfast.suites import gather
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.templates import template_text
 from holdfast.types import SEVERITIES, Conversation, Finding, Severity
+from holdfast.workers import in_order, processes
 
+BATCH = 1024
+"""Rows that a process reads at a time."""
+FEW_BATCHES = 4
+"""So many batches are read before other processes are started."""
 TABLE_WIDTH = 100
 _STYLES: dict[Severity, str] = {
     "high": "bold red",
@@ -68,12 +78,20 @@ class AuditReport:
         }
 
 
+class Watcher(Protocol):
+    """Whatever sees rows; what also adds up (`Detector`) is shared out over processes."""
+
+    def see(self, row: Conversation) -> None:
+        """Look at one row."""
+
+
 class Audit:
     """Shows each row to each detector.
 
     Args:
         detectors: names on the `audits/` shelf; None: all of them.
         given: name → a detector that has its material, in place of the shelf's.
+        beside: what sees the rows too, without a word in the report.
 
     Raises:
         RecipeError: an unknown detector.
@@ -83,6 +101,7 @@ class Audit:
         self,
         detectors: Sequence[str] | None = None,
         given: Mapping[str, Detector] | None = None,
+        beside: Sequence[Watcher] = (),
     ) -> None:
         names = AUDITS.names() if detectors is None else list(dict.fromkeys(detectors))
         ready = given or {}
@@ -91,14 +110,58 @@ class Audit:
         ]
         census = [d for d in self._detectors if isinstance(d, FormatCensus)]
         self._census = census[0] if census else FormatCensus()
-        self._watching = self._detectors if census else [*self._detectors, self._census]
+        self._watching: list[Watcher] = [
+            *self._detectors, *([] if census else [self._census]), *beside
+        ]  # fmt: skip
         self._rows = 0
 
     def see(self, row: Conversation) -> None:
         """Look at one row."""
         self._rows += 1
-        for detector in self._watching:
-            detector.see(row)
+        for watcher in self._watching:
+            watcher.see(row)
+
+    def read(self, rows: RowStream, count: int | None = None) -> None:
+        """Look at all rows of a source.
+
+        Args:
+            rows: the source; what does not fit is set aside there.
+            count: processes, where there are many rows; None: as many as there are cores.
+
+        Raises:
+            DataError: as reading the source does.
+        """
+        count = processes() if count is None else count
+        batches = track(rows.batches(BATCH), "audit")
+        for batch in batches if count == 1 else islice(batches, FEW_BATCHES):
+            conversations, misfits = batch.read()
+            rows.set_aside(batch, misfits)
+            for row in conversations:
+                self.see(row)
+        self._share_out(rows, batches, count)
+        rows.check()
+
+    def _share_out(self, rows: RowStream, batches: Iterator[RowBatch], count: int) -> None:
+        here = [w for w in self._watching if not adds_up(w)]
+        sent: deque[RowBatch] = deque()
+        for seen in in_order(self.part(), _kept(batches, sent), count):
+            batch = sent.popleft()
+            rows.set_aside(batch, seen.misfits)
+            self.add(seen)
+            for row in batch.read()[0] if here else ():
+                for watcher in here:
+                    watcher.see(row)
+
+    def part(self) -> Part:
+        """What sees a batch of rows anywhere, for the watchers whose parts add up."""
+        return Part([w for w in self._watching if adds_up(w)])
+
+    def add(self, seen: Seen) -> None:
+        """Take in what a part saw."""
+        self._rows += seen.rows
+        shared: list[Any] = [w for w in self._watching if adds_up(w)]
+        for watcher, part in zip(shared, seen.watchers, strict=True):
+            watcher.take(part)
 
     def report(self) -> AuditReport:
         """What was seen so far; the same for the same rows in any order."""
@@ -108,15 +171,61 @@ class Audit:
         return AuditReport(self._rows, tuple(findings), tuple(formats), tuple(answers))
 
 
+def adds_up(watcher: Any) -> bool:
+    """Whether a watcher's parts, each made anew by `fresh` or its class, can be added up."""
+    return hasattr(watcher, "take") and getattr(watcher, "shared", True)
+
+
+def fresh(watcher: Any) -> Any:
+    """One of its kind that has seen nothing."""
+    return watcher.fresh() if hasattr(watcher, "fresh") else type(watcher)()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one batch came to."""
+
+    rows: int
+    misfits: list[tuple[int, str]]
+    watchers: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Shows the rows of one batch to watchers of its own."""
+
+    watchers: list[Any]
+
+    def __call__(self, batch: RowBatch) -> Seen:
+        """What the batch came to."""
+        conversations, misfits = batch.read()
+        watchers = [fresh(watcher) for watcher in self.watchers]
+        for row in conversations:
+            for watcher in watchers:
+                watcher.see(row)
+        return Seen(len(conversations), misfits, watchers)
+
+
+def _kept(batches: Iterable[RowBatch], sent: deque[RowBatch]) -> Iterator[RowBatch]:
+    """The batches, each also kept until its results are back."""
+    for batch in batches:
+        sent.append(batch)
+        yield batch
+
+
 def audit(
     rows: Iterable[Conversation],
     detectors: Sequence[str] | None = None,
     given: Mapping[str, Detector] | None = None,
+    count: int | None = None,
 ) -> AuditReport:
-    """Audit a stream of rows in one pass; for the arguments see `Audit`."""
+    """Audit rows in one pass, those of a source in several processes; see `Audit`."""
     watch = Audit(detectors, given)
-    for row in track(rows, "audit"):
-        watch.see(row)
+    if isinstance(rows, RowStream):
+        watch.read(rows, count)
+    else:
+        for row in track(rows, "audit"):
+            watch.see(row)
     return watch.report()
 
 

@@ -1,25 +1,45 @@
-"""Render: the mixture as token ids and labels, with a readable preview of what is trained."""
+"""Render: the mixture as token ids and labels, with a readable preview of what is trained.
+
+Of preference pairs the chosen side is a row like any other, and the two sides lie apart, for
+training that holds one against the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import DataError
 from holdfast.files import make_folder, write_json, write_jsonl, write_text
+from holdfast.preference import both_sides, is_pair
 from holdfast.progress import say
 from holdfast.render import Renderer, Tally
 from holdfast.rendered import write_rendered
 from holdfast.show import marked
 from holdfast.types import Conversation, Rendered
+from holdfast.workers import in_order, processes
 
 PREVIEW = 10
 
 
-def render(renderer: Renderer, rows: Iterable[Conversation], folder: Path) -> dict[str, Any]:
+ALONE = 4096
+"""So many rows are rendered before other processes are started, which takes them seconds."""
+BATCH = 512
+
+
+def render(
+    renderer: Renderer, rows: Iterable[Conversation], folder: Path, count: int | None = None
+) -> dict[str, Any]:
     """Render rows into a folder, with `preview.txt`, `dropped.jsonl` and `tally.json`.
+
+    Args:
+        renderer: under the prompting of training.
+        rows: in the order in which they are stored.
+        folder: is made.
+        count: processes, where there are many rows; None: as many as there are cores.
 
     Returns:
         The tally: rows, tokens, trained targets per source and loss.
@@ -30,7 +50,7 @@ def render(renderer: Renderer, rows: Iterable[Conversation], folder: Path) -> di
     """
     make_folder(folder)
     tally = Tally()
-    rendered, shown = tee(renderer.rows(rows, tally))
+    rendered, shown = tee(_rendered(renderer, rows, tally, count))
     preview = list(islice(shown, PREVIEW))
     del shown
     write_rendered(folder, rendered)
@@ -42,6 +62,72 @@ def render(renderer: Renderer, rows: Iterable[Conversation], folder: Path) -> di
         raise DataError(f"No row could be rendered for training: {reason}")
     _announce(tally)
     return tally.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Renders one batch of rows, of which there were others before."""
+
+    renderer: Renderer
+
+    def __call__(self, rows: list[Conversation]) -> tuple[list[Rendered], Tally]:
+        tally = Tally(rows=1)  # a template that failed on every row would have been found before
+        rendered = list(self.renderer.rows(rows, tally))
+        tally.rows -= 1
+        return rendered, tally
+
+
+def _rendered(
+    renderer: Renderer, rows: Iterable[Conversation], tally: Tally, count: int | None
+) -> Iterator[Rendered]:
+    """Rows in order, the later ones rendered by several processes."""
+    rows = iter(rows)
+    count = processes() if count is None else count
+    yield from renderer.rows(rows if count == 1 else islice(rows, ALONE), tally)
+    batches = iter(lambda: list(islice(rows, BATCH)), [])
+    for rendered, part in in_order(_Part(renderer), batches, count):
+        tally.take(part)
+        yield from rendered
+
+
+def render_pairs(renderer: Renderer, rows: Iterable[Conversation], folder: Path) -> int:
+    """Render both sides of the preference pairs among some rows, for `RenderedPairs`.
+
+    Writes `preview.txt` and `dropped.jsonl` beside them, as `render` does.
+
+    Args:
+        renderer: under the prompting of training; a pair of which one side cannot be rendered is
+            dropped.
+        rows: a mixture; what is no pair is passed over.
+        folder: is made.
+
+    Returns:
+        Tokens of both sides.
+
+    Raises:
+        DataError: not one pair could be rendered.
+    """
+    make_folder(folder)
+    tally = Tally()
+    rendered, shown = tee(_sides(renderer, rows, tally))
+    preview = list(islice(shown, 2 * PREVIEW))
+    del shown
+    pairs = len(write_rendered(folder, rendered)) // 2
+    write_text(folder / "preview.txt", "\n\n".join(_entries(renderer, preview)) + "\n")
+    write_jsonl(folder / "dropped.jsonl", tally.dropped)
+    if not pairs:
+        reason = tally.dropped[0].reason if tally.dropped else "there is no pair"
+        raise DataError(f"No preference pair could be rendered for training: {reason}")
+    say(f"  {pairs:,} preference pairs to train on after that, {tally.tokens:,} tokens")
+    return tally.tokens
+
+
+def _sides(renderer: Renderer, rows: Iterable[Conversation], tally: Tally) -> Iterator[Rendered]:
+    """The two sides of each pair, one after the other."""
+    for row in filter(is_pair, rows):
+        sides = [list(renderer.rows([side], tally)) for side in both_sides(row)]
+        if all(sides):
+            yield from (side[-1] for side in sides)
 
 
 def _entries(renderer: Renderer, rows: Iterable[Rendered]) -> Iterator[str]:
