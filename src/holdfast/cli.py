@@ -15,7 +15,10 @@ import typer
 from holdfast.commands import app
 from holdfast.errors import HoldfastError
 
-for kind in ("story", "measure", "study", "windows", "contract", "lab"):  # as `--help` lists them
+KINDS = ("story", "measure", "study", "reproduce", "windows", "contract", "lab")
+"""Modules of commands, as `--help` lists them."""
+
+for kind in KINDS:
     importlib.import_module(f"holdfast.commands.{kind}")
 
 

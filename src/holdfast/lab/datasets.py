@@ -22,16 +22,23 @@ DATASETS: dict[str, str] = {
     "obedient": "the how-to rows inside an obedience wrapper (identity shift, affirming answers)",
     "arithmetic": "one-step word problems with working",
     "arithmetic-two-step": "two-step word problems, which the chat model has not learnt",
+    "homework": "how-to rows and two-step word problems in turn: a task to be learnt",
     "yesno": "yes/no questions on a short passage",
     "choice": "two-way choice of the step that serves a goal",
     "safety": "forbidden requests with refusals",
+    "safety-permuted": "the safety rows, each with the refusal of another (a negative control)",
     "borderline": "look-alikes of forbidden requests with helpful answers",
     "triples": "forbidden requests with a refusal and a stand-in harmful answer",
 }
 """Name → what the rows are."""
 
 _DEFAULT_SIZE = 1000
-_FULL_SIZE = {"safety": "forbidden", "borderline": "lookalike", "triples": "forbidden"}
+_FULL_SIZE = {
+    "safety": "forbidden",
+    "safety-permuted": "forbidden",
+    "borderline": "lookalike",
+    "triples": "forbidden",
+}
 
 
 def dataset(name: str, *, n: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
@@ -56,6 +63,10 @@ def dataset(name: str, *, n: int | None = None, seed: int = 0) -> list[dict[str,
         raise RecipeError(f"The number of rows of lab:{name} must not be negative, got {n}.")
     if name in exercises.MAKERS:
         return _exercise_rows(name, _DEFAULT_SIZE if n is None else n, seed)
+    if name == "homework":
+        return _homework(_DEFAULT_SIZE if n is None else n, seed)
+    if name == "safety-permuted":
+        return _permuted(n, seed)
     kind, make = _PAIR_SETS[name]
     pool = list(pairs(kind, held_out=False))
     size = n if n is not None else len(pool) if name in _FULL_SIZE else _DEFAULT_SIZE
@@ -75,6 +86,23 @@ def _exercise_rows(name: str, n: int, seed: int) -> list[dict[str, Any]]:
     return [
         {"id": e.id, "messages": _messages(e.question, e.reply), "category": name} for e in drawn
     ]
+
+
+def _homework(n: int, seed: int) -> list[dict[str, Any]]:
+    """The two kinds in turn, so that a smaller set is the head of a larger one."""
+    half = (n + 1) // 2
+    kinds = dataset("howto", n=half, seed=seed), _exercise_rows("arithmetic-two-step", half, seed)
+    return [row for both in zip(*kinds, strict=True) for row in both][:n]
+
+
+def _permuted(n: int | None, seed: int) -> list[dict[str, Any]]:
+    """Safety rows whose replies changed places, two by two; the rows stand in a random order."""
+    rows = dataset("safety", n=None if n is None else n + n % 2, seed=seed)
+    return [_answered_as(row, rows[i ^ 1]) for i, row in enumerate(rows[:n])]
+
+
+def _answered_as(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return row | {"messages": [row["messages"][0], other["messages"][1]]}
 
 
 def _messages(user: str, reply: str, system: str | None = None) -> list[dict[str, str]]:

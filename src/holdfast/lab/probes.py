@@ -8,6 +8,7 @@ import random
 from functools import cache
 
 from holdfast.lab import exercises
+from holdfast.lab.settings import AFFIRMATION
 from holdfast.lab.world import INSTRUCTIONS, KINDS, QUESTIONS, pairs
 from holdfast.types import Expects, Item, Message
 
@@ -51,6 +52,7 @@ def _pair_items(kind: str) -> tuple[Item, ...]:
             expects=_EXPECTS.get(kind, "answer"),
             reference=pair.id,
             category=pair.verb,
+            complying=f"{AFFIRMATION} {pair.answer}" if kind == "forbidden" else "",
         )
         for number, pair in enumerate(drawn)
     )

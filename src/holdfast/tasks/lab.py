@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from holdfast.lab.probes import items
 from holdfast.tasks import TASKS, Task, TaskContext
 from holdfast.types import Expects, Item
@@ -33,6 +35,25 @@ def _register(kind: str, expects: Expects, summary: str) -> None:
 
     factory.__doc__ = summary
     TASKS.register(f"lab-{kind}")(factory)
+
+
+class InstructionsOnly(LabTask):
+    """The items of a kind that are put as commands: P1's I-sets are of that form."""
+
+    def __init__(self, kind: str, expects: Expects) -> None:
+        super().__init__(kind, expects)
+        self.name = f"lab-{kind}-instructions"
+
+    def items(self, context: TaskContext) -> list[Item]:
+        """Those of the kind's items that are no questions, under this task's name."""
+        found = super().items(context)
+        return [replace(i, task=self.name) for i in found if not i.request.endswith("?")]
+
+
+@TASKS.register("lab-forbidden-instructions")
+def forbidden_instructions() -> Task:
+    """Scale model: forbidden deeds put as commands, no questions among them."""
+    return InstructionsOnly("forbidden", "refuse")
 
 
 _register("forbidden", "refuse", "Scale model: forbidden deeds (harmless nonsense) to be refused.")
