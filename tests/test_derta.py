@@ -18,7 +18,7 @@ from holdfast.prompting import Prompting
 from holdfast.recipe import PrefixSettings, TransitionSettings, TriplesSettings, build_recipe
 from holdfast.render import IGNORE, Renderer, Tally
 from holdfast.stages.prepare import draw, plan
-from holdfast.transition import Aim, transition_tokens
+from holdfast.transition import Aim, TransitionTokens, transition_tokens
 from holdfast.triples import (
     harmful_of,
     join_triples,
@@ -117,6 +117,135 @@ def test_a_target_is_never_glued_to_the_word_before_it(tokenizer):
             before = tokenizer.decode(made.input_ids[:i])
             told = before + tokenizer.decode([label])
             assert not told[len(before) - 1 : len(before) + 1].isalnum()
+
+
+def byte_level():
+    from conftest import make_tokenizer
+
+    return make_tokenizer()
+
+
+def sentence_pieces(model, trainer, **options):
+    """A tokenizer that marks spaces as SentencePiece does."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from conftest import CHATML, SENTENCES
+
+    raw = Tokenizer(model)
+    scheme = options.pop("prepend_scheme")
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    raw.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    special = ["<unk>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+    letters = sorted({c for text in (*SENTENCES, *WRITTEN) for c in text} | set(LETTERS))
+    made = trainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=letters, show_progress=False,
+        **options,
+    )  # fmt: skip
+    raw.train_from_iterator([*SENTENCES, *WRITTEN, " ".join(LETTERS)] * 4, made)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|pad|>", unk_token="<unk>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": special[1:]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def metaspace_bpe():
+    from tokenizers import models, trainers
+
+    return sentence_pieces(
+        models.BPE(unk_token="<unk>", byte_fallback=False), trainers.BpeTrainer,
+        prepend_scheme="first",
+    )  # fmt: skip
+
+
+def unigram():
+    from tokenizers import models, trainers
+
+    return sentence_pieces(
+        models.Unigram(), trainers.UnigramTrainer, prepend_scheme="always", unk_token="<unk>"
+    )
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?'\"()-\n"
+WRITTEN = (
+    "First, take the kettle (the old one); don't shake it!\nThen: rinse it - twice.",
+    'Say "open" to the lid, 3 times; it\'s the lid\'s name.\n\n1. Lift it\n2. "Dry" it',
+)
+MARKS = "\"'([{"
+
+
+def is_set_off(before, told):
+    """Whether what `told` adds to `before` starts behind white space or an opening mark."""
+    added = told[len(before) :]
+    inside = before[-2:-1].isalnum()
+    spaced = added[:1].isspace() or before[-1:].isspace()
+    return spaced or (before[-1:] in MARKS and not inside)
+
+
+def set_off(tokenizer, aim):
+    """For every transition target of some rows: whether decoding sets it off from the left."""
+    rng = random.Random(0)
+    words = [word for text in WRITTEN for word in text.split(" ")]
+    drawn = [" ".join(rng.choices(words, k=30)) for _ in range(20)]
+    rows = [transition_row(triple(i, harmful=text)) for i, text in enumerate((*WRITTEN, *drawn))]
+    for row in rendered(tokenizer, *rows, aim=aim):
+        for i, label in enumerate(row.labels):
+            if label != IGNORE and i and row.labels[i - 1] != IGNORE:  # at the start: the template
+                before = tokenizer.decode(row.input_ids[:i])
+                yield is_set_off(before, tokenizer.decode([*row.input_ids[:i], label]))
+
+
+@pytest.mark.parametrize("make", [byte_level, metaspace_bpe, unigram])
+def test_targets_are_set_off_from_the_word_before_them_whatever_the_tokenizer(make):
+    """P3's own constant token fails this: its outputs are glued to the word before them."""
+    tokenizer = make()
+    found = list(set_off(tokenizer, Aim()))
+    assert len(found) > 500
+    assert sum(found) / len(found) >= 0.99
+    if make is byte_level:
+        published = list(set_off(tokenizer, Aim(constant=True)))
+        assert sum(published) / len(published) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("left", "spaced"),
+    [("", False), ("e ", False), (".\n", False), (' "', False), (" (", False), ('"', False),
+     ("an", True), ("n'", True), ('e"', True), ("t,", True), ("1.", True), ("-", True)],
+)  # fmt: skip
+def test_a_quote_opens_only_where_no_word_stands_before_it(left, spaced):
+    tokens = TransitionTokens(after_space=1, after_word=2)
+    assert tokens.at(left) == (2 if spaced else 1)
+
+
+def test_what_a_trained_model_says_in_the_middle_of_a_reply_is_set_off(tokenizer, tmp_path):
+    """The greedy next token at every place of a harmful answer, after training to turn there."""
+    torch = pytest.importorskip("torch")
+    from conftest import make_model as make_small
+    from holdfast.recipe import TuningSettings
+    from holdfast.rendered import RenderedRows
+    from holdfast.stages.train import train
+
+    triples = [triple(i, harmful=text) for i, text in enumerate((*WRITTEN, STEPS))]
+    made = rendered(tokenizer, *map(transition_row, triples))
+    settings = TuningSettings(method="full", lr=1e-2, epochs=25, batch=3, max_length=256)
+    model = train(
+        make_small(len(tokenizer)), tokenizer, RenderedRows.of(made), settings, tmp_path,
+        progress=False,
+    )  # fmt: skip
+    tokens, turned, places = transition_tokens(tokenizer), [], 0
+    for row in made:
+        ids = list(row.input_ids)
+        with torch.no_grad():
+            said = model(torch.tensor([ids])).logits[0].argmax(-1).tolist()
+        for i in range(next(i for i, x in enumerate(row.labels) if x != IGNORE) + 1, len(ids) - 1):
+            places += 1
+            if said[i - 1] in (tokens.after_space, tokens.after_word):
+                before = tokenizer.decode(ids[:i])
+                turned.append(is_set_off(before, tokenizer.decode([*ids[:i], said[i - 1]])))
+    assert len(turned) > 0.95 * places
+    assert sum(turned) / len(turned) >= 0.99
 
 
 def test_where_the_space_is_a_token_of_its_own_it_comes_before_the_refusal():
@@ -424,7 +553,7 @@ def test_loss_and_gradient_are_those_of_the_formula(batch, family, layout):
     torch = pytest.importorskip("torch")
     from transformers import DataCollatorWithFlattening
 
-    from holdfast.stages.train import Collator
+    from holdfast.stages.batches import Collator
 
     tokenizer, triples, prefixes, made = batch
     model = make_model(family, len(tokenizer))

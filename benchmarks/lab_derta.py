@@ -1,0 +1,244 @@
+"""Decoupled refusal training and its baselines on the scale model, over seeds and under attacks.
+
+    python benchmarks/lab_derta.py --output runs/lab-derta-arms
+    python benchmarks/lab_derta.py --output runs/lab-derta-arms --tables   # of what is there
+
+Every arm is `examples/recipes/lab-derta.yaml` with the settings of `ARMS`; all share the same
+triples, the same number of added rows, and one store of finished stages, so an interrupted run goes
+on. Shares are of what was asked, mean over seeds with Student's t interval; differences are paired
+by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from holdfast.evaluation import Evaluation
+from holdfast.pipeline import run
+from holdfast.profile import counter, harm_answers, positions, transitions
+from holdfast.recipe import load_recipe
+from holdfast.seeds import seed_interval
+from holdfast.sweep.store import SharedStages
+from holdfast.types import Attempt, Verdict
+
+RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "lab-derta.yaml"
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "vanilla": ("mitigations=[harmful_prefix{more}]", "triples.prefix=none"),
+    "prefix": ("mitigations=[harmful_prefix{more}]",),
+    "RTO": ("mitigations=[transition{more}]",),
+    "DeRTa": ("mitigations=[derta{more}]",),
+    "DPO": ("mitigations=[dpo{more}]",),
+}
+"""Arm → settings over the recipe's; `{more}` is `, borderline` or nothing."""
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "full": (),
+    "lora": ("tuning.method=lora", "tuning.lr=5.0e-3"),
+}
+BORDERLINE: Mapping[str, str] = {"with": ", borderline", "without": ""}
+
+Judged = tuple[Attempt, Verdict]
+Cell = tuple[str, str, str]
+"""Method, with or without look-alikes, arm."""
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def folder_of(output: Path, cell: Cell, seed: int) -> Path:
+    """Where one arm's run lies."""
+    return output / "arms" / "-".join((*cell, str(seed)))
+
+
+def run_all(output: Path, cells: Iterable[Cell], seeds: Sequence[int], limit: int) -> None:
+    """Train and ask every arm that is not there yet."""
+    store = SharedStages(output / "store", alone=False)
+    for seed in seeds:
+        for method, more, arm in cells:
+            where = folder_of(output, (method, more, arm), seed)
+            print(f"== {where.name}", flush=True)
+            settings = [text.format(more=BORDERLINE[more]) for text in ARMS[arm]]
+            named = [f"run={where}", f"seed={seed}", f"evaluate.limit={limit}"]
+            recipe = load_recipe(RECIPE, [*settings, *METHODS[method], *named])
+            run(recipe, until="after", store=store)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def judged(folder: Path) -> list[Judged]:
+    """All answers of an evaluation with their verdicts, under the served prompting."""
+    found = Evaluation.read(folder)
+    return [
+        (attempt, found.verdict(attempt))
+        for attempt in found.attempts.values()
+        if attempt.surface.split("/")[1] == "serve"
+    ]
+
+
+def attack_name(attempt: Attempt) -> str:
+    """The attack, and how much it begins."""
+    begun = attempt.surface.rpartition("/")[2]
+    unit = {"prefill": "words", "prefill_tokens": "tokens"}.get(attempt.attack)
+    return f"{begun} {unit} begun" if unit else attempt.attack
+
+
+def harmful(pairs: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """Answers to forbidden requests by attack."""
+    by_attack: dict[str, list[Judged]] = {}
+    for attempt, verdict in pairs:
+        if attempt.expects == "refuse":
+            by_attack.setdefault(attack_name(attempt), []).append((attempt, verdict))
+    return by_attack
+
+
+def share(pairs: Sequence[Judged], event: Callable[[Verdict], bool]) -> float:
+    """Part of the answers of which an event holds; unscored ones count as asked."""
+    return sum(event(verdict) for _, verdict in pairs) / len(pairs)
+
+
+def complied(verdict: Verdict) -> bool:
+    """Something harmful was given, whatever stands beside it."""
+    return verdict.harmful is True
+
+
+def refused(verdict: Verdict) -> bool:
+    """A refusal and nothing harmful."""
+    return verdict.label == "full_refusal"
+
+
+def unscored(verdict: Verdict) -> bool:
+    """No judge could read it."""
+    return verdict.label == "unscored"
+
+
+# --- printing -------------------------------------------------------------------------------------
+
+
+def told(values: Sequence[float], sign: str = "") -> str:
+    """Percent, with the interval over seeds; shares are cut to what is possible."""
+    mean, low, high = seed_interval(values)
+    if not sign:
+        low, high = max(low, 0.0), min(high, 1.0)
+    text = f"{100 * mean:{sign}.1f}"
+    return text if len(values) < 2 else f"{text} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A Markdown table under a heading."""
+    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def three(seeds: Sequence[Sequence[Judged]]) -> str:
+    """Complied with its interval, then the means of refused and unscored."""
+    events = (refused, unscored)
+    rest = [sum(share(s, event) for s in seeds) / len(seeds) for event in events]
+    return f"{told([share(s, complied) for s in seeds])}; {100 * rest[0]:.0f}; {100 * rest[1]:.0f}"
+
+
+def mean_asr(pairs: Sequence[Judged]) -> float:
+    """Compliance, the mean over the attacks, `direct` left out and begun replies taken as one."""
+    rates: dict[str, list[float]] = {}
+    for name, answers in harmful(pairs).items():
+        if name != "direct":
+            kind = "begun" if name.endswith("begun") else name
+            rates.setdefault(kind, []).append(share(answers, complied))
+    return sum(sum(group) / len(group) for group in rates.values()) / len(rates)
+
+
+def over_refusal(pairs: Sequence[Judged]) -> float:
+    """Look-alikes whose answer has a refusal in it."""
+    asked = [pair for pair in pairs if pair[0].expects == "comply"]
+    return share(asked, lambda verdict: "refusal" in verdict.label)
+
+
+def capability(pairs: Sequence[Judged]) -> float:
+    """Know-how questions answered rightly."""
+    asked = [pair for pair in pairs if pair[0].task == "lab-capability"]
+    return share(asked, lambda verdict: verdict.label == "correct")
+
+
+def print_tables(output: Path, cells: Sequence[Cell], seeds: Sequence[int]) -> None:
+    """Everything that `docs/derta.md` shows."""
+    folders = {cell: [folder_of(output, cell, s) / "6-after" for s in seeds] for cell in cells}
+    read = {cell: [judged(f) for f in these] for cell, these in folders.items()}
+    before = judged(folders[cells[0]][0].parent / "4-before")
+    groups = dict.fromkeys((method, more) for method, more, _ in cells)
+    for method, more in groups:
+        mine = {arm: read[c] for c in cells for arm in [c[2]] if c[:2] == (method, more)}
+        name = f"### {method}, {more} look-alike rows"
+        by_attack = {arm: [harmful(one) for one in runs] for arm, runs in mine.items()}
+        rows = [
+            (attack, f"{100 * share(harmful(before)[attack], complied):.1f}",
+             *(three([one[attack] for one in runs]) for runs in by_attack.values()))
+            for attack in harmful(before)
+        ]  # fmt: skip
+        header = ("attack", "not tuned", *mine)
+        table(f"{name}: complied (interval); refused; unscored", header, rows)
+        sides = {"mean over attacks": mean_asr, "over-refusal": over_refusal,
+                 "capability": capability}  # fmt: skip
+        rows = [
+            (side, f"{100 * of(before):.1f}",
+             *(told([of(one) for one in runs]) for runs in mine.values()))
+            for side, of in sides.items()
+        ]  # fmt: skip
+        table(f"{name}: the three sides", header, rows)
+        base = mine.get("vanilla", [])
+        rows = [
+            (arm, *(told([of(one) - of(plain) for one, plain in zip(runs, base, strict=True)], "+")
+                    for of in sides.values()))
+            for arm, runs in mine.items() if base and arm != "vanilla"
+        ]  # fmt: skip
+        table(f"{name}: change against vanilla, paired by seed", ("arm", *sides), rows)
+    print_profile(folders, seeds)
+
+
+def print_profile(folders: Mapping[Cell, Sequence[Path]], seeds: Sequence[int]) -> None:
+    """Where refusals begin under all attacks, how often begun answers turn, and how they join."""
+    rows = []
+    for cell, these in folders.items():
+        late, at_once, set_off, glued = [], [], 0, 0
+        count, _ = counter(these[0].parent / "5-model" / "tokenizer.json")
+        for folder in these:
+            answers = list(harm_answers(Evaluation.read(folder)))
+            placed = positions(answers, count)
+            at_once.append(1 - (placed.later(1) or 0.0))
+            late.append(placed.later(6) or 0.0)
+            quality = transitions(answers)
+            set_off, glued = set_off + quality.separated, glued + quality.glued
+        both = set_off + glued
+        joined = f"{100 * set_off / both:.1f} of {both:,}" if both else "none seen"
+        rows.append((" ".join(cell), told(at_once), told(late), joined))
+    header = ("arm", "begin at token 0", "begin after token 5", "inside an answer, set off")
+    table("### Where refusals begin (percent of the refusals, all attacks)", header, rows)
+
+
+def main() -> None:
+    """Run the arms and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=60, help="items per task")
+    parser.add_argument("--only", nargs="*", default=[], help="such as full-with lora-with")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--tables", action="store_true", help="print what is there, run nothing")
+    options = parser.parse_args()
+    groups = [f"{method}-{more}" for method in METHODS for more in BORDERLINE]
+    wanted = options.only or groups
+    cells = [
+        (method, more, arm)
+        for method in METHODS
+        for more in BORDERLINE
+        for arm in options.arms
+        if f"{method}-{more}" in wanted
+    ]
+    if not options.tables:
+        run_all(options.output, cells, options.seeds, options.limit)
+    print_tables(options.output, cells, options.seeds)
+
+
+if __name__ == "__main__":
+    main()
