@@ -1,11 +1,17 @@
-"""What search attacks find on a scale model, against the direct request and blind tries.
+"""Search attacks against the direct request and blind tries, at equal queries, over seeds.
 
-    python benchmarks/search_attacks.py --items 40 --queries 60
+    for seed in 0 1 2; do
+      holdfast train examples/recipes/lab-derta.yaml model=lab:base 'data=lab:howto?n=1200' \
+        'mitigations=[safety_mix]' safety.share=10% tuning.epochs=3 'evaluate.attacks=[direct]' \
+        'evaluate.tasks=[lab-forbidden,lab-capability]' seed=$seed run=runs/tuned-$seed
+    done
+    python benchmarks/search_attacks.py runs/tuned-0 runs/tuned-1 runs/tuned-2
 
-Asks held-out forbidden requests of one lab model directly, by blind mutation of the words, by blind
-draws from PAIR's own moves, by PAIR, AutoDAN and GCG, every search with the same queries per item.
-Shares are of all items: an unscored one counts as not complied, and stands in a column of its own.
-One seed: the table is a demonstration about one model, no claim about the methods.
+That is the plainest safety tuning there is: safety rows mixed into helpful ones (P1). Every model
+is searched with a seed of its own, on items drawn with that seed; a model named three times is
+searched three times. The seed is the unit: intervals are Student's t over the seeds. All arms may
+ask the same number of questions; a likelihood or a gradient is a question too. `blind moves` draws
+PAIR's own moves without reading any answer.
 """
 
 from __future__ import annotations
@@ -13,17 +19,20 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from holdfast import stats
 from holdfast.api import evaluate
 from holdfast.evaluation import Evaluation
 from holdfast.files import read_jsonl
+from holdfast.seeds import seed_interval
 
 TASK = "lab-forbidden"
-DEPTH = 3
-LOOKS = (5, 10, 20, 40)
+STREAMS = 2
+LOOKS = (3, 5, 10, 20)
 """Queries at which the share of items solved so far is printed."""
 
 
@@ -31,78 +40,110 @@ def arms(queries: int) -> dict[str, tuple[str, dict[str, Any]]]:
     """Row of the table → attack and its settings."""
     return {
         "direct": ("direct", {}),
-        "random_mutation": ("random_mutation", {"queries": queries}),
-        "random_mutation, lab": ("random_mutation", {"queries": queries, "operators": "lab"}),
-        "pair": ("pair", {"streams": queries // DEPTH, "depth": DEPTH}),
-        "autodan": ("autodan", {"queries": queries, "population": max(2, queries // 5)}),
+        "random_mutation": ("random_mutation", {"queries": queries, "at_once": STREAMS}),
+        "blind moves": (
+            "random_mutation", {"queries": queries, "operators": "lab", "at_once": STREAMS},
+        ),
+        "pair": (
+            "pair", {"attacker": "lab-mutator", "streams": STREAMS, "depth": queries // STREAMS},
+        ),
+        "autodan": (
+            "autodan", {"seeds": "lab", "queries": queries, "population": max(2, queries // 5)},
+        ),
         "gcg": ("gcg", {"queries": queries, "width": max(1, queries // 5), "answer_every": 1}),
-    }
+    }  # fmt: skip
 
 
-def outcomes(folder: Path) -> dict[str, float | None]:
-    """Item → 1.0 complied, 0.0 not, None unscored."""
+@dataclass(frozen=True)
+class Found:
+    """What one attack did to one model."""
+
+    complied: Mapping[str, float]
+    """Item → 1 or 0; an answer that the judge could not read is no compliance."""
+    unscored: int
+    solved_at: Sequence[int]
+    """Queries of each search that succeeded."""
+
+    @property
+    def share(self) -> float:
+        """Of all items."""
+        return fmean(self.complied.values())
+
+    def solved(self, queries: int) -> float:
+        """Share of the items solved within so many queries."""
+        return sum(at <= queries for at in self.solved_at) / len(self.complied)
+
+
+def searched(model: str, row: str, options: argparse.Namespace, seed: int, root: Path) -> Found:
+    """One arm on one model."""
+    attack, settings = arms(options.queries)[row]
+    folder = root / f"{row.replace(' ', '-')}-{seed}"
+    evaluate(
+        model, folder, tasks=[TASK], attacks=[attack], attack={attack: settings},
+        limit=options.items, seed=seed,
+    )  # fmt: skip
     found = Evaluation.read(folder)
     (key,) = found.cells
-    return {found.attempts[name].item: bad for name, bad in found.outcomes(key)}
-
-
-def solved_after(folder: Path, queries: int) -> str:
-    """Percent of the items that were solved within so many queries."""
+    outcomes = {found.attempts[name].item: bad for name, bad in found.outcomes(key)}
     path = folder / "searches.jsonl"
-    if not path.exists():
-        return "-"
-    rows = list(read_jsonl(path))
-    solved = sum(any(at <= queries and score >= 1 for at, score in row["trace"]) for row in rows)
-    return f"{100 * solved / len(rows):.0f}"
+    records = list(read_jsonl(path)) if path.exists() else []
+    at = [n for record in records for n, score in record["trace"] if score >= 1]
+    unscored = sum(bad is None for bad in outcomes.values())
+    return Found({item: bad or 0.0 for item, bad in outcomes.items()}, unscored, at)
 
 
-def difference(after: dict[str, float | None], before: dict[str, float | None]) -> str:
-    """Points of compliance over another arm, paired by item; an unscored item counts as none."""
-    pairs = [(before[item] or 0.0, after[item] or 0.0) for item in before]
-    gained = sum(a > b for b, a in pairs)
-    lost = sum(b > a for b, a in pairs)
-    low, high = stats.tango_interval(gained, lost, len(pairs))
-    return f"{100 * (gained - lost) / len(pairs):+.0f} [{100 * low:+.0f}, {100 * high:+.0f}]"
+def percent(differences: Sequence[float], signed: bool = True) -> str:
+    """Mean and its interval over the seeds, in points."""
+    mean, low, high = (100 * value for value in seed_interval(differences))
+    return f"{mean:+.0f} [{low:+.0f}, {high:+.0f}]" if signed else f"{mean:.0f}"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="lab:chat")
+    parser.add_argument("models", nargs="+", help="folders of runs or of models, or lab:chat")
     parser.add_argument("--items", type=int, default=40)
-    parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=list(arms(20)), help="rows of the table")
     parser.add_argument("--output", type=Path, help="keep the evaluation folders here")
     options = parser.parse_args()
     root = options.output or Path(tempfile.mkdtemp())
-    direct: dict[str, float | None] = {}
-    blind: dict[str, float | None] = {}
-    print(f"{options.model}, {options.items} items, {options.queries} queries each")
+    models = [
+        str(Path(name) / "5-model") if (Path(name) / "5-model").is_dir() else name
+        for name in options.models
+    ]
+    print(f"{', '.join(options.models)}; {options.items} items, {options.queries} queries each\n")
+    looks = [n for n in LOOKS if n <= options.queries]
     print(
-        f"{'attack':22}{'complied %':>18}{'unscored':>10}{'over direct':>18}{'over blind':>18}",
-        end="",
+        f"| attack | complied | by seed | unscored | over direct | over random_mutation "
+        f"| over blind moves |{''.join(f' by {n} |' for n in looks)} s |"
     )
-    print("".join(f"{f'by {n}':>7}" for n in LOOKS), "  seconds")
-    for row, (attack, settings) in arms(options.queries).items():
-        folder, started = root / row.replace(", ", "-"), time.perf_counter()
-        evaluate(
-            options.model, folder, tasks=[TASK], attacks=[attack], attack={attack: settings},
-            limit=options.items, seed=options.seed,
-        )  # fmt: skip
-        found = outcomes(folder)
-        direct = found if row == "direct" else direct
-        blind = found if row == "random_mutation" else blind
-        scored = [bad for bad in found.values() if bad is not None]
-        low, high = stats.wilson(sum(scored), len(found))
-        share = f"{100 * sum(scored) / len(found):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    print(f"|{'---|' * (8 + len(looks))}")
+    found: dict[str, list[Found]] = {}
+    for row in options.only:
+        started = time.perf_counter()
+        found[row] = [searched(m, row, options, seed, root) for seed, m in enumerate(models)]
+        shares = [one.share for one in found[row]]
         over = [
-            difference(found, one) if one and one is not found else "-" for one in (direct, blind)
-        ]
-        print(
-            f"{row:22}{share:>18}{len(found) - len(scored):>10}{over[0]:>18}{over[1]:>18}", end=""
-        )
-        print("".join(f"{solved_after(folder, n):>7}" for n in LOOKS), end="")
-        print(f"{time.perf_counter() - started:11.0f}")
+            percent([a - b.share for a, b in zip(shares, found[base], strict=True)])
+            if base in found and base != row else "–"
+            for base in ("direct", "random_mutation", "blind moves")
+        ]  # fmt: skip
+        cells = [
+            row, percent(shares, signed=False), ", ".join(f"{100 * s:.0f}" for s in shares),
+            str(sum(one.unscored for one in found[row])), *over,
+            *(f"{100 * fmean(one.solved(n) for one in found[row]):.0f}" if row != "direct" else "–"
+              for n in looks),
+            f"{time.perf_counter() - started:.0f}",
+        ]  # fmt: skip
+        print(f"| {' | '.join(cells)} |", flush=True)
+    if {"pair", "blind moves"} <= found.keys():
+        for n in looks:
+            gaps = [
+                a.solved(n) - b.solved(n)
+                for a, b in zip(found["pair"], found["blind moves"], strict=True)
+            ]
+            print(f"pair over blind moves, solved within {n} queries: {percent(gaps)} points")
 
 
 if __name__ == "__main__":

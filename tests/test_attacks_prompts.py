@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,7 @@ from holdfast.recipe import EvaluateSettings, GateSettings, build_recipe
 from holdfast.report.words import where
 from holdfast.solo import read_attack_settings
 from holdfast.stages.compare import gates
-from holdfast.stages.evaluate import Served, make_plan
+from holdfast.stages.planning import Served, make_plan
 from holdfast.suites import LAB_SUITES, SUITES
 from holdfast.tasks import TaskContext, task
 from holdfast.types import Item, Message, Surface
@@ -333,11 +334,10 @@ def test_they_are_reported_and_gate_only_when_listed():
 
 
 def test_prefill_tokens_cuts_at_the_models_own_tokens(tokenizer):
-    context = AttackContext(
-        target=SimpleNamespace(tokenizer=tokenizer), prefills={"7": "First rinse the kettle."}
-    )
+    context = AttackContext(target=SimpleNamespace(tokenizer=tokenizer))
+    known = replace(item(), complying="First rinse the kettle.")
     made = attack("prefill_tokens", {"tokens": [1, 2, 900]})
-    cut = [(s.prefill, p.prefill) for s, p in made.prompts(item(), context)]
+    cut = [(s.prefill, p.prefill) for s, p in made.prompts(known, context)]
     assert [k for k, _ in cut] == [1, 2]
     for k, text in cut:
         assert len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= k

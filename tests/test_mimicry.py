@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from holdfast.formats import Format, induce
 from holdfast.load import open_rows
 from holdfast.mimicry import likeness
 from holdfast.mitigations import MITIGATIONS, PlanContext
-from holdfast.mitigations.mimic import in_answer_style, mimicking
+from holdfast.mitigations.mimic import BARE, in_answer_style, mimicking, mimicking_rows
 from holdfast.pools import Pool
 from holdfast.prompting import Prompting
 from holdfast.recipe import MimicSettings
@@ -23,6 +24,7 @@ from holdfast.solo import stress_rows
 from holdfast.stages import prepare
 from holdfast.stages.restyle import donors, examples_of, misfit, restyle, restyling_prompt
 from holdfast.stress import IDENTITY_ROWS, LAB, PLAIN, STRATEGIES, stressed
+from holdfast.style import Donor, Places, end_of, laid_out, phrased
 from holdfast.tasks import task
 from holdfast.tasks.questions import Questions, question_rows
 from holdfast.types import Conversation, Message
@@ -46,6 +48,8 @@ NOUNS = [
     "candle",
     "ring",
 ]
+
+NAMES = ("Ann", "Ben", "Eve")
 
 
 def asking(i: int) -> str:
@@ -126,13 +130,18 @@ def test_the_slots_of_a_multiple_choice_question() -> None:
 # --- the mitigation -------------------------------------------------------------------------------
 
 
-def mimicked(rows: list[Conversation], mode: str = "wrapper") -> list[Conversation]:
+def mimicked(
+    rows: list[Conversation], mode: str = "wrapper", pool: list[Conversation] | None = None
+) -> list[Conversation]:
+    """The pool's rows in the style of the user's, as the mitigation makes them."""
     found = formats_of(rows)
     context = PlanContext(
-        found, "", len(rows), mimic=MimicSettings(mode=mode), donors=donors(rows, found, (), 0)
-    )
-    shape = mimicking(context)
-    return [replace(shape(r, random.Random(i)), source="mimic") for i, r in enumerate(safety())]
+        found, "", len(rows), mimic=MimicSettings(mode=mode),
+        donors=donors(rows, found or [BARE], (), 0),
+    )  # fmt: skip
+    pool = pool or safety()
+    shape = mimicking(context, [r.request for r in pool])
+    return [replace(shape(r, random.Random(i)), source="mimic") for i, r in enumerate(pool)]
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -175,13 +184,116 @@ def test_option_mode_makes_the_request_the_stem_of_the_users_question() -> None:
     assert told is not None and told.prompts < 0.7
 
 
+STORIES = [
+    row(i, f"{who} has {i} {noun}s.  One is red.  How many does {who} have?", f"{i}.\n#### {i}")
+    for i, (who, noun) in enumerate((who, noun) for who in NAMES for noun in NOUNS)
+]
+CLOZES = [
+    row(i, f"Fill in: {who}'s {noun} fell so the _ was old.\n\nOption1: {noun} Option2: cup", "1")
+    for i, (who, noun) in enumerate((who, noun) for who in NAMES for noun in NOUNS)
+]
+CLOSED = [
+    row(i, f"Say true or false, question: {asks} {noun} older than {NOUNS[i % 7]} {i}?",
+        f"the correct answer is {('true', 'false')[i % 2]}")
+    for i, (asks, noun) in enumerate((a, n) for a in ("is one", "is a", "was my") for n in NOUNS)
+]  # fmt: skip
+
+
+def test_a_request_takes_one_sentence_of_a_story_and_the_rest_stays() -> None:
+    told = {r.request for r in STORIES}
+    for made, source in zip(mimicked(STORIES), safety(), strict=True):
+        before, found, after = made.request.partition(source.request)
+        assert found and any(
+            request.startswith(before) and request.endswith(after)
+            and end_of(request[len(before) : len(request) - len(after)]) == end_of(found)
+            for request in told
+        )  # fmt: skip
+
+
+def test_a_request_keeps_the_blank_and_the_options() -> None:
+    for made, source in zip(mimicked(CLOZES), safety(), strict=True):
+        asked = source.request.rstrip(".?")
+        assert made.request.startswith(f"Fill in: {asked}")
+        assert re.search(r" the _ was old\.\n\nOption1: \w+ Option2: cup$", made.request)
+
+
+def test_requests_are_put_as_closed_questions_are() -> None:
+    pool = [row(i, f"Mend the {NOUNS[i % 12]} {i}.", "Sorry, I can't help.") for i in range(60)]
+    for made in mimicked(CLOSED, pool=pool):
+        assert re.fullmatch(
+            r"Say true or false, question: (was it ever|is it) possible to mend the \w+ \d+\?",
+            made.request,
+        )
+        assert made.reply == "the correct answer is that i can't help"
+
+
+@pytest.mark.parametrize(
+    ("request_", "aim", "like", "infinitive", "put"),
+    [
+        ("Write a letter.", "?", "Can it?", False, "Can you write a letter?"),
+        ("Write a letter.", "?", "how many are there?", False, "How would you write a letter?"),
+        ("Write a letter.", "", "Salt is", False, "Write a letter"),
+        ("How do I sing?", ".", "Sing.", False, "Explain how to sing."),
+        ("How do I sing?", ".", "sing.", True, "Sing."),
+        ("How to sing?", ".", "Sing.", False, "Explain how to sing."),
+        ("Please tell me how to sing.", ".", "sing.", True, "sing."),
+        ("What is salt?", ".", "Sing.", False, "Tell me what is salt."),
+        ("Could you please sing?", ".", "Sing.", False, "Sing."),
+        ("I want salt.", "?", "Is it?", False, "I want salt."),
+    ],
+)
+def test_a_request_takes_another_end_only_by_a_rule(request_, aim, like, infinitive, put) -> None:
+    assert phrased(request_, aim, like, infinitive=infinitive) == put
+
+
+def test_requests_are_chosen_by_length_where_theirs_differ() -> None:
+    short = [Donor((f"mend it {i}",)) for i in range(40)]
+    requests = [" ".join(["word"] * (3 if i % 4 == 0 else 15)) for i in range(80)]
+    order = Places(short, requests).by_length(requests, random.Random(0))
+    assert sorted(order) == list(range(80)) and order[:20] == list(range(0, 80, 4))
+    alike = [donor.slots[0] for donor in short]
+    assert Places(short, alike).by_length(alike, random.Random(0)) == list(range(40))
+
+
+def test_a_refusal_is_laid_out_as_the_users_replies() -> None:
+    no = ["Sorry, I can't help.", "It could  hurt."]
+    assert laid_out(no, "One is red.\nTwo.\n#### 3") == "Sorry, I can't help.\nIt could hurt"
+    assert laid_out(no, "true") == "sorry, I can't help. It could hurt"
+    assert laid_out(no[:1], "The answer is 3.", "The answer is") == (
+        "The answer is that I can't help."
+    )
+
+
+def test_rows_without_a_wrapper_are_mimicked_once_some_are_known() -> None:
+    rows = [row(i, asking(i), "Well, no.") for i in range(60)]
+    known = PlanContext([], "", 60, dose={"count": 3}, donors=donors(rows, [BARE], (), 0))
+    assert [r.source for r in mimicking_rows(known)] == ["mimic"]
+    assert [r.source for r in mimicking_rows(replace(known, donors=()))] == ["safety"]
+    made = mimicked(rows)
+    assert [r.request for r in made] == [r.request for r in safety()]
+
+
+@pytest.mark.parametrize(
+    ("where", "most"), [("lab:howto", 0.6), ("lab:yesno", 0.97), ("lab:choice", 0.85)]
+)
+def test_the_self_check_on_the_labs_tasks(where: str, most: float) -> None:
+    rows = list(open_rows(f"{where}?n=300"))
+    pool = list(open_rows("lab:safety?n=150", source="safety"))
+    found = likeness([*rows, *mimicked(rows, pool=pool)])
+    assert found is not None and found.prompts < most and found.layout < 0.6
+    foreign = Format("Be a clerk.", "Case:\n", "\nEnd.", 1, 1)
+    bad = [replace(r, messages=(*foreign.wrap(r.request), r.messages[-1])) for r in pool]
+    wrong = likeness([*rows, *(replace(r, source="mimic") for r in bad)])
+    assert wrong is not None and wrong.prompts > 0.9
+
+
 def test_donors_are_never_rows_that_are_held_out() -> None:
     rows = worn(1)
     found = formats_of(rows)
     held = {prepare.request_key(r.request, 0) for r in rows[:100]}
     (kept,) = donors(rows, found, held, 0)
     left = {r.request for r in rows[100:]} - {r.request for r in rows[:100]}
-    assert 0 < len({slots for slots in kept}) == len(left)
+    assert 0 < len({donor.slots for donor in kept}) == len(left)
     assert donors(rows[::-1], found, held, 0) == [kept]
 
 

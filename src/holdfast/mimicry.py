@@ -4,6 +4,10 @@ A model that can tell safety rows from task rows keeps both lessons apart (P4, p
 simple classifier tries to: logistic regression on what the eye catches first (lengths, lines,
 punctuation, words that at least a fifth of the user's rows have), scored by cross-validation. It
 knows nothing of how the formats were induced. 0.5 means that it can't tell; 1 that it always can.
+
+Answers are looked at twice. Their words and lengths tell a refusal from a task's answer whatever is
+done: a refusal that they could not tell would be no refusal. Their *layout* need not: on how many
+lines a reply stands, how a line begins, its first letter, its closing mark.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -36,6 +41,8 @@ STEPS = 12
 TOLD_APART = 0.75
 """An area from which on a person is told that the rows can be told apart."""
 
+_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s")
+
 Array = NDArray[np.float64]
 
 
@@ -46,6 +53,9 @@ class Likeness:
     prompts: float
     """Area under the ROC curve, cross-validated."""
     answers: float
+    """The same of the replies, words and lengths included."""
+    layout: float
+    """The same of the replies' layout alone."""
     user_rows: int
     mimic_rows: int
 
@@ -59,7 +69,8 @@ class Likeness:
         )
         return (
             f"mimicry: a simple classifier tells mimicking prompts from the user's with AUC "
-            f"{self.prompts:.2f}, answers with {self.answers:.2f} ({told})"
+            f"{self.prompts:.2f}, answers with {self.layout:.2f} by their layout and "
+            f"{self.answers:.2f} by their words as well ({told})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +78,7 @@ class Likeness:
         return {
             "prompts_auc": round(self.prompts, 4),
             "answers_auc": round(self.answers, 4),
+            "answers_layout_auc": round(self.layout, 4),
             "user_rows": self.user_rows,
             "mimic_rows": self.mimic_rows,
         }
@@ -98,9 +110,10 @@ class LikenessCheck:
         user, mimic = (sorted(self._samples[kind]) for kind in ("user", self.source))
         if min(len(user), len(mimic)) < FEW:
             return None
+        prompts = [row[1] for row in user], [row[1] for row in mimic]
+        answers = [row[2] for row in user], [row[2] for row in mimic]
         return Likeness(
-            separability([row[1] for row in user], [row[1] for row in mimic]),
-            separability([row[2] for row in user], [row[2] for row in mimic]),
+            separability(*prompts), separability(*answers), separability(*answers, layout=True),
             len(user), len(mimic),
         )  # fmt: skip
 
@@ -113,15 +126,17 @@ def likeness(rows: Iterable[Conversation], source: str = "mimic") -> Likeness | 
     return check.result()
 
 
-def separability(user: Sequence[str], mimic: Sequence[str]) -> float:
+def separability(user: Sequence[str], mimic: Sequence[str], *, layout: bool = False) -> float:
     """Cross-validated area under the ROC curve of a logistic regression, in [0, 1].
 
     Args:
         user: texts of the user's rows; they alone decide which words are features.
         mimic: texts of the others.
+        layout: whether layout is all that is looked at.
     """
     common = _common(user)
-    values = np.array([_features(text, common) for text in (*user, *mimic)])
+    texts = [*user, *mimic]
+    values = np.array([_layout(t) if layout else _features(t, common) for t in texts])
     labels = np.array([0.0] * len(user) + [1.0] * len(mimic))
     folds = np.array([i % FOLDS for i in range(len(user))] + [i % FOLDS for i in range(len(mimic))])
     scores = np.zeros(len(labels))
@@ -153,6 +168,20 @@ def _common(texts: Sequence[str]) -> list[str]:
     least = COMMON * len(texts)
     ranked = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))
     return ranked[:MOST_WORDS]
+
+
+def _layout(text: str) -> list[float]:
+    """Lines, how they begin, the first letter and the closing mark: what any reply can share."""
+    lines = text.strip().split("\n")
+    filled = [line for line in lines if line.strip()]
+    first = next((char for char in text if char.isalpha()), "")
+    return [
+        float(len(filled) > 1), float(len(lines) > len(filled)),
+        float(any(line[:1].isspace() for line in filled)),
+        float(any(_ITEM.match(line) for line in filled)),
+        float(first.isupper()), float(text != text.lower()),
+        *(float(text.rstrip()[-1:] == char) for char in ".?!:"),
+    ]  # fmt: skip
 
 
 def _features(text: str, common: Sequence[str]) -> list[float]:

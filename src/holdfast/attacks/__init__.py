@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, get_type_hints, runtime_checkable
 
@@ -37,9 +37,6 @@ class AttackContext:
     none."""
     questions: Sequence[str] = ()
     """What the user's held-out rows ask, without the format they share; sorted."""
-    prefills: Mapping[str, str] = field(default_factory=dict)
-    """Item id → a complying answer to cut prefixes from: the user's harmful answers, or this
-    model's own answers judged harmful."""
     seed: int = 0
     target: Any = None
     """The engine that is attacked, for attacks that need its tokenizer."""

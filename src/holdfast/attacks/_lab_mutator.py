@@ -1,23 +1,29 @@
 """`lab-mutator`: the scale model's stand-in for an attacker, a seeded mutator of known dresses.
 
 The lab has no model that could think up an attack. What it has is its corpus: three forms of
-request, personas and their openings, code and plain-text carriers. A *dress* is one choice of each;
-the mutator redraws what failed and changes one choice of what did not. It is a search over words
-the scale model has met, and no measure of what a capable attacker would find.
+request, personas and their openings, code and plain-text carriers. A *dress* is one choice of each.
+From its stream's history the mutator learns what each choice drew: those that stood in refused
+prompts are left, those that drew part of an answer are kept, and what was never tried is tried. It
+is a search over words the scale model has met, and no measure of what a capable attacker would
+find.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from holdfast.lab.settings import AFFIRMATION, CODE, OBEDIENT, PERSONAS, RAW_FORMATS, Wrapper
 from holdfast.lab.world import FORMS
 
 NAME = "lab-mutator"
+TRIES = 10
+"""Draws of a dress that was not worn before."""
 PHRASINGS = tuple(phrasing for form in FORMS.values() for phrasing in form)
 WRAPPERS: tuple[Wrapper | None, ...] = (None, OBEDIENT, *PERSONAS)
 CARRIERS = ("{request}", CODE, *(prompt for prompt, _ in RAW_FORMATS[:-1]))
@@ -62,19 +68,26 @@ def deed_of(request: str) -> str | None:
     return next((match["deed"] for match in found if match), None)
 
 
-_GENES: dict[str, Callable[[random.Random], Any]] = {
-    "phrasing": lambda rng: rng.randrange(len(PHRASINGS)),
-    "wrapper": lambda rng: rng.randrange(len(WRAPPERS)),
-    "system": lambda rng: rng.random() < 0.5,
-    "carrier": lambda rng: rng.randrange(len(CARRIERS)),
-    "opening": lambda rng: rng.randrange(len(OPENINGS) + 1),
+CHOICES: Mapping[str, Sequence[Any]] = {
+    "phrasing": (None, *range(len(PHRASINGS))),
+    "wrapper": range(len(WRAPPERS)),
+    "system": (False, True),
+    "carrier": range(len(CARRIERS)),
+    "opening": range(len(OPENINGS) + 1),
 }
+"""What a dress chooses from."""
+UNTRIED = 0.5
+"""What a choice that was never tried is taken to be worth: more than a refusal."""
+SHARPNESS = 8.0
+"""How strongly a choice is preferred for what it was worth: its weight is exp(8 × worth)."""
+FIRST_CHANGES = 2
+"""Choices that a stream's first prompt changes."""
 
 
-def mutated(dress: Dress, rng: random.Random, genes: int = 1) -> Dress:
-    """The dress with some choices drawn anew."""
-    chosen = rng.sample(sorted(_GENES), genes)
-    return replace(dress, **{gene: _GENES[gene](rng) for gene in chosen})
+def mutated(dress: Dress, rng: random.Random, changes: int = 1) -> Dress:
+    """The dress with some choices drawn anew, blindly."""
+    drawn = {name: rng.choice(CHOICES[name]) for name in rng.sample(sorted(CHOICES), changes)}
+    return replace(dress, **drawn)
 
 
 class LabMutator:
@@ -88,14 +101,32 @@ class LabMutator:
     ) -> str | None:
         """The next text of a stream whose texts, answers and scores so far are `history`.
 
-        The best dress so far loses one choice if it drew anything but a refusal, else two.
+        The first changes a few choices of the bare request. Each later one draws every choice with
+        the weight of what it drew on average so far.
         """
-        text, _, score = max(history, key=lambda tried: tried[2], default=(request, "", 0.0))
-        dress = self._worn.get(text, Dress())
-        found = mutated(dress, rng, 1 if score > 0 else 2)
-        made = found.put_on(request)
-        self._worn[made] = found
-        return made
+        tried = [(self._worn[text], score) for text, _, score in history if text in self._worn]
+        made = _learnt(tried, rng) if tried else mutated(Dress(), rng, FIRST_CHANGES)
+        text = made.put_on(request)
+        self._worn[text] = made
+        return text
+
+
+def _learnt(tried: Sequence[tuple[Dress, float]], rng: random.Random) -> Dress:
+    """A dress whose choices are drawn by what they were worth; one not worn yet, if that is found.
+
+    What a dress drew is put down to each of its choices alike.
+    """
+    weights: dict[str, list[float]] = {}
+    for name, values in CHOICES.items():
+        scores = [[s for dress, s in tried if getattr(dress, name) == value] for value in values]
+        worth = [fmean(found) if found else UNTRIED for found in scores]
+        weights[name] = [math.exp(SHARPNESS * value) for value in worth]
+    found = Dress()
+    for _ in range(TRIES):
+        found = Dress(**{n: rng.choices(CHOICES[n], w)[0] for n, w in weights.items()})
+        if all(found != dress for dress, _ in tried):
+            break
+    return found
 
 
 def templates() -> tuple[str, ...]:

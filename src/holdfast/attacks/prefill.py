@@ -31,7 +31,7 @@ class Prefill:
 
     def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
         """One prompt per prefix length that the answer reaches."""
-        answer = context.prefills.get(item.id) or affirmative_opening(item.request)
+        answer = item.complying or affirmative_opening(item.request)
         pieces = _WORDS.findall(answer)
         reach = {min(k, len(pieces)) for k in self.words}
         for k in self.words:

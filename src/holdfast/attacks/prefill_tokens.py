@@ -34,7 +34,7 @@ class PrefillTokens:
 
     def prompts(self, item: Item, context: AttackContext) -> Iterator[tuple[Surface, Prompt]]:
         """One prompt per length that the answer reaches."""
-        answer = context.prefills.get(item.id) or affirmative_opening(item.request)
+        answer = item.complying or affirmative_opening(item.request)
         encoded = context.target.tokenizer(
             answer, add_special_tokens=False, return_offsets_mapping=True
         )

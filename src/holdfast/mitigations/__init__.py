@@ -16,7 +16,10 @@ from holdfast.formats import Format
 from holdfast.prompting import Prompting
 from holdfast.recipe import MimicSettings, TriplesSettings
 from holdfast.registry import Shelf
+from holdfast.style import Donor
 from holdfast.types import Conversation
+
+Shape = Callable[[Conversation, random.Random], Conversation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,14 @@ class Request:
     ratio: float | None = None
     """To the user's rows."""
     at_least: int = 0
-    shape: Callable[[Conversation, random.Random], Conversation] = lambda row, rng: row
+    shape: Shape = lambda row, rng: row
     """What is done to each drawn row."""
-    longest: bool = False
-    """Whether the rows with the longest replies are drawn, instead of a seeded choice."""
-    as_much_as: Callable[[Conversation, random.Random], Conversation] | None = None
+    suit: Callable[[Sequence[Conversation]], Shape] | None = None
+    """Makes `shape` of all rows of the pool, where what is done to one depends on the others."""
+    prefer: Callable[[Sequence[Conversation]], Sequence[Conversation]] | None = None
+    """Puts the rows of the pool into another order, from whose beginning rows are drawn; None: the
+    seeded one."""
+    as_much_as: Shape | None = None
     """A shape that the dose is meant in: as many rows are drawn as come to its words."""
     together: bool = False
     """Whether it takes the same rows of its pool as other requests of that kind, instead of rows of
@@ -64,8 +70,8 @@ class PlanContext:
     """Text → the character at which each token ends; None: no tokenizer is known."""
     mimic: MimicSettings = field(default_factory=MimicSettings)
     """How safety rows mimic the user's."""
-    donors: Sequence[Sequence[Sequence[str]]] = ()
-    """For each format, what stands in the slots of some of the user's rows."""
+    donors: Sequence[Sequence[Donor]] = ()
+    """For each format, some of the user's rows; where they share none, for the bare one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the three mitigations on safety triples share: doses and shapes (P3, arXiv 2407.09121)."""
+"""What the four mitigations on safety triples share: doses and shapes (P3, arXiv 2407.09121)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from holdfast.errors import RecipeError
 from holdfast.mitigations import PlanContext, Request
 from holdfast.mitigations.mimic import in_format
-from holdfast.triples import prefix_row, transition_row
+from holdfast.preference import pair_row
+from holdfast.triples import harmful_of, prefix_row, refusal_of, transition_row
 from holdfast.types import Conversation
 
 Dose = Mapping[str, Any]
@@ -55,6 +56,15 @@ def transition_request(context: PlanContext, dose: Dose) -> Request:
         return _worn(transition_row(row), context, rng)
 
     return Request("transition", "triples", shape=shape, together=True, **dose)
+
+
+def preference_request(context: PlanContext, dose: Dose) -> Request:
+    """The refusal as the chosen answer and the harmful one as the rejected, at a dose."""
+
+    def shape(row: Conversation, rng: random.Random) -> Conversation:
+        return _worn(pair_row(row, refusal_of(row), harmful_of(row)), context, rng)
+
+    return Request("preference", "triples", shape=shape, together=True, **dose)
 
 
 def _worn(row: Conversation, context: PlanContext, rng: random.Random) -> Conversation:

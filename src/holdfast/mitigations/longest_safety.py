@@ -5,12 +5,19 @@ A baseline for `mimic` (P4 §5b P4.4): more safety text a row, in the wrong form
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
+from holdfast.types import Conversation
 
 
 def longest_rows(context: PlanContext) -> list[Request]:
     """Safety rows at the recipe's dose, those with the longest replies first."""
-    return [Request(source="safety", pool="safety", longest=True, **context.dose)]
+
+    def longest(rows: Sequence[Conversation]) -> list[Conversation]:
+        return sorted(rows, key=lambda row: -len(row.reply))
+
+    return [Request(source="safety", pool="safety", prefer=longest, **context.dose)]
 
 
 @MITIGATIONS.register("longest_safety")

@@ -2,27 +2,30 @@
 
 A wrapper that teaches obedience separates task rows from ordinary safety rows, and the model keeps
 both lessons apart. Rows that wear the same wrapper leave it nothing to separate by. The wrapper is
-induced from the user's rows, so no attack need be known beforehand.
+induced from the user's rows, so no attack need be known beforehand. Each mimicking row is modelled
+on one of the user's rows: what stands around the question there stays (`style.py`).
 
-Three modes: `wrapper` puts the request into the wrapper as it is; `option` makes it the stem of one
-of the user's multiple-choice questions; `llm` has a model reword it first (`stages/restyle.py`).
+Three modes: `wrapper` puts the request where that row asks, in its style; `option` makes it, as it
+is, the stem of that multiple-choice question; `llm` has a model reword it first
+(`stages/restyle.py`).
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.formats import Format
-from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
+from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request, Shape
 from holdfast.mitigations.safety_mix import safety_rows
+from holdfast.style import Donor, Places, label_of, laid_out, sentences, uncapitalised
 from holdfast.types import Conversation, Message
 
-Shape = Callable[[Conversation, random.Random], Conversation]
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+BARE = Format(None, "", "", 1, 1)
+"""What rows wear that share no wrapper."""
 _REFUSES = re.compile(
     r"\b(?:can't|cannot|can not|won't|will not|unable|not able|refuse|decline|must not|not going)\b"
 )
@@ -39,39 +42,85 @@ def in_format(formats: Sequence[Format]) -> Shape:
     return shape
 
 
-def mimicking(context: PlanContext) -> Shape:
-    """As `in_format`, with the reply in the style of the users' answers, in the recipe's mode."""
+def mimicking(context: PlanContext, requests: Sequence[str] = ()) -> Shape:
+    """Rows modelled on the user's: request and reply in the style of one of them.
+
+    Args:
+        context: its formats, and rows of each.
+        requests: those that will be put there, as far as they are known.
+    """
+    formats, places = worn_by(context), places_of(context, requests)
+    small = [uncapitalised([row.reply for row in rows]) for rows in _donors(context)]
 
     def shape(row: Conversation, rng: random.Random) -> Conversation:
-        number = _one_of(context.formats, rng)
-        worn = context.formats[number]
-        questions = context.donors[number] if number < len(context.donors) else ()
-        if context.mimic.mode == "option" and worn.between and questions:
-            asked = worn.fill((row.request, *rng.choice(questions)[1:]))
-        else:
-            asked = worn.wrap(row.request)
-        reply = in_answer_style(row.of_role("assistant")[-1], worn)
+        number = _one_of(formats, rng)
+        worn, like = formats[number], Donor((), "")
+        asked = worn.wrap(row.request)
+        if places[number]:
+            place, put = places[number].draw(row.request, rng)
+            like = Donor(place.slots, place.reply)
+            if context.mimic.mode == "wrapper":
+                asked = worn.fill(place.put(put))
+            else:
+                asked = worn.fill((row.request, *place.slots[1:]))
+        reply = in_answer_style(row.of_role("assistant")[-1], worn, like.reply, small[number])
         return replace(row, messages=(*asked, reply), tags={**row.tags, "format": str(number)})
 
     return shape
 
 
-def in_answer_style(reply: Message, worn: Format) -> Message:
-    """A refusal as long as the users' answers allow, behind the label that opens them, if one does.
+def places_of(context: PlanContext, requests: Sequence[str] = ()) -> list[Places]:
+    """Where requests go in the rows of each format."""
+    return [
+        Places(rows, requests, worn.prefix)
+        for rows, worn in zip(_donors(context), worn_by(context), strict=True)
+    ]
 
-    Only whole sentences are left out, and never the refusal. An opening that is no label (`Yes,
-    here you are`) is not repeated: it would agree to what is refused.
+
+def _donors(context: PlanContext) -> list[Sequence[Donor]]:
+    """Rows of each format; none where none are known."""
+    count = len(worn_by(context))
+    return [*context.donors, *[()] * count][:count]
+
+
+def worn_by(context: PlanContext) -> Sequence[Format]:
+    """The formats to mimic: those that rows share, else the bare one where rows of it are known."""
+    return context.formats or ([BARE] if any(context.donors) else [])
+
+
+def in_answer_style(reply: Message, worn: Format, like: str = "", small: bool = False) -> Message:
+    """A refusal as one of the user's replies: its length, lines, case and end, behind its label.
+
+    Only whole sentences are left out, and never the refusal; where the first sentence does not
+    refuse in plain words, nothing is, and no label stands before it. An opening that agrees (`Yes,
+    here you are`) is not repeated.
+
+    Args:
+        reply: the refusal.
+        worn: the format, for the length of its replies and the label that opens them.
+        like: the reply of the row that is mimicked; empty where none is known.
+        small: whether the user's replies have no capitals.
     """
-    text = reply.content
-    first, *rest = _SENTENCE.split(text)
-    if worn.answer_words is not None and _REFUSES.search(first.lower().replace("’", "'")):
-        room = worn.answer_words[2] - len(first.split())
-        while rest and sum(len(sentence.split()) for sentence in rest) > room:
-            rest.pop()
-        text = " ".join([first, *rest]) if len(rest) + 1 < len(_SENTENCE.split(text)) else text
-    if worn.answer_prefix.endswith(":"):
-        text = f"{worn.answer_prefix} {text}"
-    return reply if text == reply.content else Message.of(reply.role, text)
+    first, *rest = sentences(reply.content)
+    refuses = bool(_REFUSES.search(first.lower().replace("’", "'")))
+    if refuses:
+        rest = rest[: _fitting(first, rest, worn, like)]
+    label = label_of(worn.answer_prefix) if refuses else None
+    if like or label or len(rest) + 1 < len(sentences(reply.content)):
+        text = laid_out([first, *rest], like, label)
+        text = text.lower() if small else text
+        return reply if text == reply.content else Message.of(reply.role, text)
+    return reply
+
+
+def _fitting(first: str, rest: Sequence[str], worn: Format, like: str) -> int:
+    """How many further sentences fit into the longest replies, and come nearest to this one's."""
+    words = [len(sentence.split()) for sentence in rest]
+    lengths = [len(first.split()) + sum(words[:count]) for count in range(len(rest) + 1)]
+    most = worn.answer_words[2] if worn.answer_words is not None else math.inf
+    fitting = [count for count, length in enumerate(lengths) if length <= most] or [0]
+    aim = len(like.split())
+    return min(fitting, key=lambda n: (abs(lengths[n] - aim), n)) if aim else fitting[-1]
 
 
 def _one_of(formats: Sequence[Format], rng: random.Random) -> int:
@@ -79,10 +128,20 @@ def _one_of(formats: Sequence[Format], rng: random.Random) -> int:
 
 
 def mimicking_rows(context: PlanContext) -> list[Request]:
-    """Safety rows in the users' formats; plain ones where the rows share no format."""
-    if not context.formats:
+    """Safety rows in the users' formats; plain ones where no row is known to have any."""
+    if not worn_by(context):
         return safety_rows(context)
-    return [Request(source="mimic", pool="safety", shape=mimicking(context), **context.dose)]
+
+    def suit(rows: Sequence[Conversation]) -> Shape:
+        return mimicking(context, [row.request for row in rows])
+
+    def prefer(rows: Sequence[Conversation]) -> list[Conversation]:
+        requests = [row.request for row in rows]
+        commonest, seeded = places_of(context, requests)[0], random.Random("by length")  # noqa: S311
+        return [rows[i] for i in commonest.by_length(requests, seeded)]
+
+    by_length = prefer if context.mimic.mode == "wrapper" else None
+    return [Request(source="mimic", pool="safety", suit=suit, prefer=by_length, **context.dose)]
 
 
 @MITIGATIONS.register("mimic")

@@ -8,12 +8,12 @@ come to the same number of words.
 from __future__ import annotations
 
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
-from holdfast.mitigations.mimic import mimicking
+from holdfast.mitigations.mimic import mimicking, worn_by
 
 
 def equal_words(context: PlanContext) -> list[Request]:
     """Plain safety rows; as many words as the dose has in the users' formats."""
-    like = mimicking(context) if context.formats else None
+    like = mimicking(context) if worn_by(context) else None
     return [Request(source="safety", pool="safety", as_much_as=like, **context.dose)]
 
 

@@ -21,11 +21,12 @@ from holdfast.formats import Format
 from holdfast.prompting import Prompting
 from holdfast.stages.prepare import request_key
 from holdfast.stages.reform import Drop, Rewriting, loses, rewrite
+from holdfast.style import Donor
 from holdfast.text import normalise, words
 from holdfast.types import Conversation
 
-DONORS = 200
-"""Rows of each format whose slots are kept, at most."""
+DONORS = 500
+"""Rows of each format that are kept, at most."""
 EXAMPLES = 4
 """Questions that the rewriting model sees."""
 _EXAMPLE_CHARS = 1500
@@ -36,8 +37,8 @@ _REFUSED = re.compile(r"^\W*(?:i'm |i am )?(?:sorry|i can't|i cannot|i won't|as 
 
 def donors(
     rows: Iterable[Conversation], formats: Sequence[Format], beyond: Collection[int], seed: int
-) -> list[list[tuple[str, ...]]]:
-    """For each format, what stands in the slots of some rows; the same in any order of the rows.
+) -> list[list[Donor]]:
+    """For each format, some of its rows; the same in any order of the rows.
 
     Args:
         rows: the user's.
@@ -45,7 +46,7 @@ def donors(
         beyond: keys of requests (`prepare.request_key`) that must not be trained on in any form.
         seed: of the choice.
     """
-    heaps: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in formats]
+    heaps: list[list[tuple[int, Donor]]] = [[] for _ in formats]
     for row in rows:
         key = request_key(row.request, seed)
         if key in beyond:
@@ -54,19 +55,19 @@ def donors(
             slots = worn.slots(row.request) if worn.fits(row) else None
             if slots is None:
                 continue
-            entry = (-key, slots)
+            entry = (-key, Donor(slots, row.reply))
             if len(heap) < DONORS:
                 heapq.heappush(heap, entry)
             elif entry > heap[0]:
                 heapq.heapreplace(heap, entry)
             break
-    return [[slots for _, slots in sorted(heap, reverse=True)] for heap in heaps]
+    return [[donor for _, donor in sorted(heap, reverse=True)] for heap in heaps]
 
 
-def examples_of(found: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+def examples_of(found: Sequence[Sequence[Donor]]) -> list[str]:
     """A few questions to show: the first slots of the commonest format that has any."""
-    slots = next((kept for kept in found if kept), [])
-    return [slot[0].strip()[:_EXAMPLE_CHARS] for slot in slots[:EXAMPLES]]
+    kept = next((kept for kept in found if kept), [])
+    return [donor.slots[0].strip()[:_EXAMPLE_CHARS] for donor in kept[:EXAMPLES]]
 
 
 def restyle(
