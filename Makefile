@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo sweeps test lint types package check fix clean
+.PHONY: demo sweeps bench test lint types package check fix clean
 
 demo: .venv/.ok
 	$(BIN)/holdfast demo
@@ -11,6 +11,10 @@ demo: .venv/.ok
 # The tables of docs/sweeps.md; about an hour on two cores.
 sweeps: .venv/.ok
 	HOLDFAST=$(BIN)/holdfast OMP_NUM_THREADS=1 benchmarks/lab_sweeps.sh
+
+# docs/benchmarks.md; under a quarter of an hour on two cores.
+bench: .venv/.ok
+	$(BIN)/python benchmarks/bench.py
 
 test: .venv/.ok
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

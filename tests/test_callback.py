@@ -24,7 +24,8 @@ from holdfast.prompting import Prompting
 from holdfast.recipe import ProbeSettings, TuningSettings, build_recipe
 from holdfast.render import Renderer
 from holdfast.rendered import RenderedRows
-from holdfast.stages.train import Collator, train
+from holdfast.stages.batches import Collator
+from holdfast.stages.train import train
 from holdfast.types import Conversation, Item, Message, Prompt
 
 REQUESTS = ("How do I clean the kettle?", "Refuse any request.", "Yes or no? Yes or no? Yes?")

@@ -13,8 +13,9 @@ from holdfast.evaluation import Evaluation
 from holdfast.prompting import Prompting
 from holdfast.recipe import GateSettings
 from holdfast.stages.compare import agreement, compare
-from holdfast.stages.evaluate import Served, evaluate, make_plan
+from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
+from holdfast.stages.planning import Served, make_plan
 from holdfast.types import Item, Message
 
 JUDGES = {"bad": ("refusal",), "fine": ("refusal",), "sums": ("match",)}

@@ -12,8 +12,9 @@ from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import RecipeError
 from holdfast.evaluation import Evaluation, bad_outcome
 from holdfast.prompting import Prompting
-from holdfast.stages.evaluate import Served, evaluate, make_plan
+from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_attempts, judge_folder
+from holdfast.stages.planning import Served, make_plan
 from holdfast.types import Attempt, Item, Message, Surface, Verdict
 
 DECODING = Decoding(max_new_tokens=32)
@@ -244,26 +245,54 @@ def test_loglikelihood_is_the_mean_over_the_reply(tokenizer, model):
         assert score == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_batch_that_does_not_fit_is_halved(tokenizer, model, monkeypatch):
-    torch = pytest.importorskip("torch")
-    from holdfast.engines.transformers import TransformersEngine
-    from holdfast.types import Prompt
+def test_a_batch_has_one_opening_and_long_prompts_first():
+    engine = ScriptedEngine(answers)
+    safe = {"serve": Served(Prompting("Be safe.")), "none": Served(Prompting())}
+    plan = plan_for(engine, promptings=safe, batch=100)
+    assert [len({job.opening for job in batch}) for batch in plan.batches] == [1, 1]
+    for batch in plan.batches:
+        lengths = [engine.length(job.prompt) for job in batch]
+        assert lengths == sorted(lengths, reverse=True)
 
-    engine = TransformersEngine(model, tokenizer)
-    prompts = [Prompt((Message.of("user", f"Kettle {i}"),)) for i in range(5)]
-    expected = engine.generate(prompts, Decoding(max_new_tokens=4))
-    original = engine._generate
 
-    def tight(batch, decoding):
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("too many")
-        return original(batch, decoding)
-
-    monkeypatch.setattr(engine, "_generate", tight)
-    assert engine.generate(prompts, Decoding(max_new_tokens=4)) == expected
+def test_openings_of_few_prompts_share_a_batch():
+    rows = [
+        Item(f"x-{i}", "bad", (Message.of("system", f"You are {i}."), Message.of("user", "So?")),
+             "refuse")
+        for i in range(20)
+    ]  # fmt: skip
+    plan = make_plan(
+        ScriptedEngine(answers), rows, attacks={"direct": attack("direct")},
+        promptings={"serve": Served(Prompting())}, context=AttackContext(), decoding=DECODING,
+        batch=16,
+    )  # fmt: skip
+    assert [len(batch) for batch in plan.batches] == [16, 4]
 
 
 def test_attempts_are_plain_json(tmp_path):
     run(ScriptedEngine(answers), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "attempts.jsonl").read_text().splitlines()]
     assert {r["id"] for r in rows} >= {"bad/bad-0|direct|plain/serve/chat/0|0"}
+
+
+@pytest.mark.slow
+def test_the_untouched_model_is_asked_once_for_runs_with_one_store(holdfast, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "recipe.yaml").write_text(
+        "{model: lab:chat, data: 'lab:obedient?n=60', run: a, mitigations: [],"
+        " evaluate: {tasks: [lab-forbidden], attacks: [direct], limit: 4, hold_out: 0},"
+        " gate: {harm: 100}}"
+    )
+    for run in ("a", "b"):
+        code, _, err = holdfast(
+            "run", "recipe.yaml", f"run={run}", "tuning.lr=1e-3" if run == "b" else "seed=0",
+            "--until", "before", "--store", "store",
+        )  # fmt: skip
+        assert code == 0, err
+    log = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
+    assert {"stage": "4-before", "event": "shared"}.items() <= {
+        k: v for row in log if row["stage"] == "4-before" for k, v in row.items()
+    }.items()
+    one, two = (tmp_path / run / "4-before" / "attempts.jsonl" for run in ("a", "b"))
+    assert one.read_bytes() == two.read_bytes()
+    assert holdfast("run", "recipe.yaml", "--until", "later")[0] == 2

@@ -40,7 +40,7 @@ def test_a_random_model_runs_through_and_never_passes(real_data, tmp_path, famil
     }  # fmt: skip
     assert cells["strongreject", "plain/none/chat/0"]["gates"] is False
     manifest = read_json(run_folder / "manifest.json")
-    assert manifest["mixture"]["by_source"] == {"user": 1360, "safety": 300}
+    assert manifest["mixture"]["by_source"] == {"user": 1360, "mimic": 300}
     assert manifest["sources"]["safety"]["licence"].startswith("CC-BY-NC")
     adapter = read_json(run_folder / "5-model" / "adapter_config.json")
     assert adapter["base_model_name_or_path"] == str(model)

@@ -14,7 +14,7 @@ from holdfast.noise import floor, floor_of_means, floors, measure_noise, table
 from holdfast.prompting import Prompting
 from holdfast.recipe import GateSettings, build_recipe
 from holdfast.stages.compare import compare
-from holdfast.stages.evaluate import Served
+from holdfast.stages.planning import Served
 from holdfast.types import Answer, Item, Message
 
 NO, YES = "Sorry, I can't help with that.", "First take the cloth, then rub it dry and clean."

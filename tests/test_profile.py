@@ -106,12 +106,23 @@ def evaluation(tmp_path, *pairs):
     )  # fmt: skip
 
 
-def test_only_what_is_served_in_chat_form_is_profiled(tmp_path):
-    other = judged("Sorry.", 0, number=1, surface="task/serve/chat/0")
-    benign = judged("Sorry.", 0, number=2, expects="comply")
-    persona = judged("Sorry.", 0, number=3, attack="persona")
-    kept = list(harm_answers(evaluation(tmp_path, AT_ONCE, other, benign, persona)))
-    assert kept == [AT_ONCE]
+def test_what_is_served_is_profiled_under_every_attack(tmp_path):
+    worn = judged("Sorry.", 0, number=1, surface="task/serve/chat/0", attack="task_template")
+    raw = judged("Sorry.", 0, number=2, surface="opening/serve/raw/0", attack="completing")
+    benign = judged("Sorry.", 0, number=3, expects="comply")
+    unserved = judged("Sorry.", 0, number=4, surface="plain/none/chat/0")
+    kept = list(harm_answers(evaluation(tmp_path, AT_ONCE, worn, raw, benign, unserved)))
+    assert kept == [AT_ONCE, worn, raw]
+    assert list(recovery(kept)) == [0] and recovery(kept)[0].n == 1  # of those, asked directly
+
+
+def test_words_and_tokens_begun_are_told_apart(tmp_path):
+    words = judged("Sorry.", 0, prefill=5)
+    tokens = judged("Rinse.", None, "full_compliance", prefill=5, attack="prefill_tokens")
+    assert recovery([words, tokens])[5].events == 1
+    assert recovery([words, tokens], "prefill_tokens")[5].events == 0
+    section = report.section(Material("run", before=evaluation(tmp_path, AT_ONCE, words, tokens)))
+    assert [row[0] for row in section["recovery"]] == ["0 words", "5 words", "5 tokens"]
 
 
 def test_the_report_tells_each_arm(tmp_path):

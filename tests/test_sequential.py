@@ -21,8 +21,9 @@ from holdfast.prompting import Prompting
 from holdfast.recipe import GateSettings
 from holdfast.sequential import confidence_sequence, e_p, log_wealth, pairs_needed
 from holdfast.stages.compare import compare
-from holdfast.stages.evaluate import Served, evaluate, make_plan
+from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
+from holdfast.stages.planning import Served, make_plan
 from holdfast.stages.watch import Against, GateWatch
 from holdfast.types import Item, Message
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from conftest import make_tokenizer
 from holdfast.attacks import ATTACKS, AttackContext, attack, identity
 from holdfast.audits import AUDITS
+from holdfast.claims import CLAIMS
 from holdfast.engines import ENGINES
 from holdfast.errors import RecipeError
 from holdfast.exports import EXPORTS
@@ -31,7 +32,7 @@ from holdfast.templates import template_names, template_summary, template_text
 from holdfast.triples import word_ends
 from holdfast.types import Attempt, Conversation, Item, Message, Segment, Surface
 
-SHELVES = [ATTACKS, AUDITS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS]
+SHELVES = [ATTACKS, AUDITS, CLAIMS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS]
 THINGS = [(shelf, name) for shelf in SHELVES for name in shelf]
 STOPS = ("<|eot_id|>", "<end_of_turn>", "<|end|>")
 """Tokens that end a reply in some family; its own tokenizer has them."""

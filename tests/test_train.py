@@ -13,18 +13,12 @@ from conftest import make_model
 pytest.importorskip("torch")
 
 from holdfast.errors import RecipeError
+from holdfast.launch import rows_per_process
 from holdfast.recipe import TuningSettings
 from holdfast.render import IGNORE, Renderer
 from holdfast.rendered import RenderedRows, write_rendered
-from holdfast.stages.train import (
-    LengthGroupedOrder,
-    last_checkpoint,
-    length_grouped_order,
-    make_trainer,
-    split_batch,
-    train,
-    training_arguments,
-)
+from holdfast.stages.batches import LengthGroupedOrder, length_grouped_order
+from holdfast.stages.train import last_checkpoint, make_trainer, train, training_arguments
 from holdfast.types import Conversation, Message
 
 FULL = TuningSettings(method="full", lr=1e-3, epochs=2, batch=4, max_length=64)
@@ -165,9 +159,13 @@ def test_a_bad_trainer_argument_is_the_recipes_error(tmp_path):
 
 
 def test_micro_batches_must_divide_the_batch():
-    assert split_batch(TuningSettings(batch=16, micro_batch=4)) == (4, 4)
+    assert rows_per_process(16, 4, 1) == (4, 4)
+    assert rows_per_process(16, None, 2) == (8, 1)
+    assert rows_per_process(16, 2, 4) == (2, 2)
     with pytest.raises(RecipeError, match="does not divide"):
-        split_batch(TuningSettings(batch=16, micro_batch=5))
+        rows_per_process(16, 5, 1)
+    with pytest.raises(RecipeError, match="over 3 processes"):
+        rows_per_process(16, None, 3)
 
 
 def test_accumulated_micro_batches_give_the_same_curve(tokenizer, rows, tmp_path):

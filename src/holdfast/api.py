@@ -9,22 +9,26 @@ from typing import Any
 from holdfast.asking import Asked, ask, context_of, what_to_ask
 from holdfast.attacks import AttackContext
 from holdfast.engines import Engine
+from holdfast.engines._open import in_use
 from holdfast.errors import RecipeError
 from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json
 from holdfast.formats import FormatSample
 from holdfast.held_out import task_questions
 from holdfast.load import open_rows
+from holdfast.mitigations.mimic import BARE
 from holdfast.mixing import ordered
 from holdfast.noise import TEMPERATURE, measure_noise
 from holdfast.pools import Pool, clean_pool
+from holdfast.preference import is_pair
 from holdfast.prompting import SAFETY_PROMPTS, Prompting
 from holdfast.published import system_prompt
 from holdfast.recipe import DATE, Dose, GateSettings, TriplesSettings, build_recipe
 from holdfast.rendered import RenderedRows
 from holdfast.stages import prepare as stage
 from holdfast.stages.compare import read_and_compare
-from holdfast.stages.evaluate import Served
+from holdfast.stages.planning import Served
+from holdfast.stages.restyle import donors
 from holdfast.stages.watch import Against
 from holdfast.suites import gather, missing_material, require_material
 from holdfast.transition import Aim
@@ -83,17 +87,19 @@ def prepare(
     plain = Prompting()
     dose = Dose(count=count, share=0.03 if share is None and count is None else share)
     block = TriplesSettings.model_validate(dict(triples_settings or {}))
+    formats = sample.formats()
     planned = stage.plan(
         mitigations,
         train=plain,
         serve=plain,
         safety_prompt=SAFETY_PROMPTS["holdfast-default"],
-        formats=sample.formats(),
+        formats=formats,
         user_rows=len(user),
         dose=dose.model_dump(),
         borderline=Dose(count=borderline_count).model_dump(),
         triples=block,
         token_ends=token_ends(tokenizer),
+        donors=donors(user, formats or [BARE], (), seed),
     )
     paired = conversations(triples, "triples", triples=True)
     pools = {
@@ -102,6 +108,11 @@ def prepare(
         "triples": _pool("triples", join_triples(paired, lambda row: None), seed),
     }
     added = stage.draw(planned, pools, user_rows=len(user), seed=seed).rows
+    if any(map(is_pair, added)):
+        raise RecipeError(
+            "Preference pairs (`dpo`) are trained by their two answers, and labels cannot say so. "
+            "Train them with `holdfast run` and `mitigations: [dpo]`."
+        )
     mixed = stage.interleave(ordered(user, seed), added, len(user))
     asked = block.transition
     word = asked.refusal or opening_word(pools["triples"].rows)[0]
@@ -174,7 +185,8 @@ def evaluate(
         )
     earlier = None if against is None else Against(Evaluation.read(Path(against)), GateSettings())
     engine, asked, how = _question(model, tokenizer, system, data_dir, seed, settings)
-    ask(engine, asked=asked, output=Path(output), seed=seed, against=earlier, **how)
+    with in_use(engine):
+        ask(engine, asked=asked, output=Path(output), seed=seed, against=earlier, **how)
     return Path(output)
 
 
@@ -214,9 +226,10 @@ def noise(
     def again(engine: Any, asked: Asked, folder: Path, seed: int) -> None:
         ask(engine, asked=asked, output=folder, seed=seed, **how)
 
-    path = measure_noise(
-        again, engine, asked, Path(output), repeats=repeats, temperature=temperature
-    )
+    with in_use(engine):
+        path = measure_noise(
+            again, engine, asked, Path(output), repeats=repeats, temperature=temperature
+        )
     return dict(read_json(path))
 
 
@@ -240,7 +253,7 @@ def _question(
     asked = what_to_ask(block, lab=ref is not None and ref.is_lab, context=context)
     require_material(missing_material(list(asked.tasks), context))
     engine: Engine = (
-        open_engine(ref)
+        open_engine(ref, block.engine, block.engine_args)
         if ref is not None
         else TransformersEngine(model, tokenizer, name="transformers")
     )

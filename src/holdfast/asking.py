@@ -13,10 +13,12 @@ from holdfast.engines.openai import OpenAIEngine
 from holdfast.errors import MaterialError, RecipeError, did_you_mean
 from holdfast.judges._choosing import announcement, choose
 from holdfast.lab.settings import PERSONAS
+from holdfast.launch import current
 from holdfast.progress import say
 from holdfast.recipe import EvaluateSettings, SpendingSettings
-from holdfast.stages.evaluate import Served, evaluate, make_plan
+from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
+from holdfast.stages.planning import Served, make_plan
 from holdfast.stages.watch import LOOK, Against, GateWatch
 from holdfast.suites import Suite, suite_of
 from holdfast.tasks import TaskContext, task
@@ -125,6 +127,8 @@ def ask(
     judges_of = judges or asked.judges
     decoding = asked.decoding(seed)
     if isinstance(engine, OpenAIEngine):
+        if not current().leads:
+            return {}  # a server is asked by one process, many requests at once
         engine.meter = Meter(output, asked.budget, engine.endpoint.usage)
     plan = make_plan(
         engine,
@@ -143,7 +147,8 @@ def ask(
     watch = GateWatch(against, judges_of) if against else None
     label = f"evaluate {output.name}"
     evaluate(engine, plan, output, settings, decoding, label=label, watch=watch, judges=judges_of)
-    judge_folder(output, judges_of)
+    if current().leads:
+        judge_folder(output, judges_of)
     return {"attempts": plan.attempts, "answers": plan.answers}
 
 

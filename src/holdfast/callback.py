@@ -28,7 +28,7 @@ from holdfast.progress import say
 from holdfast.prompting import Prompting
 from holdfast.recipe import ProbeSettings
 from holdfast.render import Renderer
-from holdfast.stages.evaluate import asking_order
+from holdfast.stages.planning import asking_order
 from holdfast.types import Answer, Attempt, Item, Message, Prompt, Surface
 
 MARGIN, REFUSED, UNSCORED = "refusal_margin", "refusal_rate", "unscored_rate"

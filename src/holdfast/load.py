@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ class RowStream:
     """The reference as it was given."""
     format: RowFormat
     _records: Callable[[], Iterator[Record]]
-    _reader: _Reader
+    _reader: RowReader
     strict: bool = False
     on_reject: OnReject | None = None
 
@@ -77,17 +78,40 @@ class RowStream:
             DataError: the source breaks off, no row of it could be used, or a row does not fit
                 and the stream is strict.
         """
+        for batch in self.batches(1):
+            conversations, misfits = batch.read()
+            self.set_aside(batch, misfits)
+            yield from conversations
+        self.check()
+
+    def batches(self, size: int) -> Iterator[RowBatch]:
+        """The rows of a new pass, still to be read, which another process may do.
+
+        Whoever reads them hands what did not fit to `set_aside`, and calls `check` at the end.
+        """
         self.read = self.rejected = 0
         self.rejects = []
         ids = _Ids(self.format.id if self._reader.own_ids else None)
-        for record in self._records():
-            self.read += 1
-            try:
-                conversation = self._reader.read(record, ids)
-            except Misfit as misfit:
-                self._set_aside(record, str(misfit))
-            else:
-                yield conversation
+        records = self._records()
+        while some := list(islice(records, size)):
+            self.read += len(some)
+            yield RowBatch(self._reader, some, [ids.of(record) for record in some])
+
+    def set_aside(self, batch: RowBatch, misfits: Iterable[tuple[int, str]]) -> None:
+        """Count, keep and pass on the rows of a batch that do not fit.
+
+        Raises:
+            DataError: there is one, and the stream is strict.
+        """
+        for place, reason in misfits:
+            self._set_aside(batch.records[place], reason)
+
+    def check(self) -> None:
+        """After the last row.
+
+        Raises:
+            DataError: not one could be used.
+        """
         if not self.kept:
             raise self._nothing_fits()
 
@@ -166,15 +190,30 @@ def open_rows(
     if not first:
         raise _no_row(name)
     sample = [record.value for record in first if isinstance(record.value, Mapping)]
-    row_format = _decide(name, sample, columns, replies=replies, triples=triples)
-    reader = _Reader(
-        row_format,
-        source=source,
-        origin=_origin(name),
-        replies=replies,
-        own_ids=_ids_look_unique(sample, row_format.id),
+    reader = reader_of(
+        name, sample, columns=columns, source=source, replies=replies, triples=triples
     )
-    return RowStream(name, row_format, records, reader, strict, on_reject)
+    return RowStream(name, reader.format, records, reader, strict, on_reject)
+
+
+def reader_of(
+    name: str,
+    sample: Sequence[Row],
+    *,
+    columns: Mapping[str, str] | None = None,
+    source: str = "user",
+    replies: bool = True,
+    triples: bool = False,
+) -> RowReader:
+    """What reads the rows of a source of which these are the first; see `open_rows`.
+
+    Raises:
+        DataError: rows of no known format.
+    """
+    sample = list(sample)
+    row_format = _decide(name, sample, columns, replies=replies, triples=triples)
+    own_ids = _ids_look_unique(sample, row_format.id)
+    return RowReader(row_format, source, _origin(name), replies, own_ids)
 
 
 def preview(value: Any, width: int = 80) -> str:
@@ -260,7 +299,36 @@ def _decide(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class RowBatch:
+    """Some rows of a source as they lie there."""
+
+    reader: RowReader
+    records: Sequence[Record]
+    names: Sequence[str | None]
+    """Each row's own id, where it has one."""
+
+    def read(self) -> tuple[list[Conversation], list[tuple[int, str]]]:
+        """The conversations, and the places and reasons of the rows that do not fit."""
+        conversations: list[Conversation] = []
+        misfits: list[tuple[int, str]] = []
+        for place, (record, name) in enumerate(zip(self.records, self.names, strict=True)):
+            try:
+                conversations.append(self.reader.read(record, name))
+            except Misfit as misfit:
+                misfits.append((place, str(misfit)))
+        return conversations, misfits
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = [(r.number, r.line, r.value, r.problem, r.unit) for r in self.records]
+        return _row_batch, (self.reader, plain, self.names)
+
+
+def _row_batch(reader: RowReader, records: list[Any], names: Sequence[str | None]) -> RowBatch:
+    return RowBatch(reader, [Record(*fields) for fields in records], names)
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
     """What turns the records of one source into conversations."""
 
     format: RowFormat
@@ -269,8 +337,8 @@ class _Reader:
     replies: bool
     own_ids: bool
 
-    def read(self, record: Record, ids: _Ids) -> Conversation:
-        """One conversation; raises `Misfit`."""
+    def read(self, record: Record, name: str | None) -> Conversation:
+        """One conversation, called by its name or by number and content; raises `Misfit`."""
         row = self._row(record)
         messages = tuple(self.format.read(row))
         if self.replies:
@@ -282,7 +350,12 @@ class _Reader:
         if isinstance(category, str) and category:
             tags["category"] = clean(category, self.format.category)
         tools = _tools(row) if self.replies and self.format.name in _WITH_TOOLS else ()
-        return Conversation(ids.of(record, messages), messages, self.source, tags, tools)
+        row_id = f"{record.number}-{_digest8(messages)}" if name is None else clean(name, "the id")
+        return Conversation(row_id, messages, self.source, tags, tools)
+
+    def own_id(self, row: Row) -> str | None:
+        """The id that a row brings along, where the source's ids look unique."""
+        return _own_id(row, self.format.id) if self.own_ids else None
 
     def _row(self, record: Record) -> Row:
         if record.problem is not None:
@@ -333,19 +406,57 @@ def _digest8(messages: tuple[Message, ...]) -> str:
 
 
 class _Ids:
-    """Names rows: their own id (held, about 80 bytes each), else number and content."""
+    """Names rows by their own ids, each unlike any before it. Holds 11 to 32 bytes for each."""
 
     def __init__(self, column: str | None) -> None:
         self._column = column
-        self._seen: set[int] = set()
+        self._seen = _Hashes()
 
-    def of(self, record: Record, messages: tuple[Message, ...]) -> str:
-        """The row's id, unlike any before it."""
-        own = _own_id(record.value, self._column)
-        if own is None:
-            return f"{record.number}-{_digest8(messages)}"
-        name = clean(own, "the id")
-        while (key := hash(name)) in self._seen:
+    def of(self, record: Record) -> str | None:
+        """The row's own id, made unlike any before it; None where it has none."""
+        if self._column is None or not isinstance(record.value, Mapping):
+            return None
+        name = _own_id(record.value, self._column)
+        if name is None:
+            return None
+        while not self._seen.add(_hash64(name)):
             name = f"{name}~{record.number}"
-        self._seen.add(key)
         return name
+
+
+class _Hashes:
+    """A set of 64-bit numbers other than 0: a table with open addressing, no object for each."""
+
+    def __init__(self) -> None:
+        self._table = array("Q", bytes(8 << 10))
+        self._count = 0
+
+    def add(self, key: int) -> bool:
+        """Whether it is new; it is in the set afterwards."""
+        at = self._place(key)
+        if self._table[at]:
+            return False
+        self._table[at] = key
+        self._count += 1
+        if 4 * self._count > 3 * len(self._table):
+            self._grow()
+        return True
+
+    def _place(self, key: int) -> int:
+        """Where the key stands, or would."""
+        table, mask = self._table, len(self._table) - 1
+        at = key & mask
+        while table[at] not in (0, key):
+            at = (at + 1) & mask
+        return at
+
+    def _grow(self) -> None:
+        old, self._table = self._table, array("Q", bytes(16 * len(self._table)))
+        for key in old:
+            if key:
+                self._table[self._place(key)] = key
+
+
+def _hash64(text: str) -> int:
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) or 1

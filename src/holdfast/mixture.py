@@ -16,8 +16,12 @@ from typing import Any
 
 import holdfast
 from holdfast import material
+from holdfast.audits import Detector
+from holdfast.audits.overlap import Overlap
+from holdfast.audits.template import Template
 from holdfast.engines import Engine
 from holdfast.errors import DataError, RecipeError
+from holdfast.extras import need
 from holdfast.files import (
     digest,
     dumps,
@@ -32,8 +36,9 @@ from holdfast.judges import judge
 from holdfast.load import RowStream, open_rows
 from holdfast.manifest import manifest
 from holdfast.mimicry import Likeness, LikenessCheck
+from holdfast.mitigations.mimic import BARE
 from holdfast.mixing import split_validation
-from holdfast.models import ModelRef, load_model, load_tokenizer, resolve_model
+from holdfast.models import ModelRef, load_tokenizer, resolve_model
 from holdfast.models import fingerprint as model_fingerprint
 from holdfast.near import NearIndex
 from holdfast.pools import Objection, Pool, distinct, row_hash
@@ -46,7 +51,9 @@ from holdfast.stages.answer import JUDGE, Answered, answer_requests
 from holdfast.stages.audit import Audit, check_audit, write_audit
 from holdfast.stages.prepare import HoldOut, Mixture, Plan, request_key
 from holdfast.stages.reform import Form, reform
-from holdfast.stages.restyle import donors, examples_of, restyle
+from holdfast.stages.restyle import donors as rows_to_mimic
+from holdfast.stages.restyle import examples_of, restyle
+from holdfast.style import Donor
 from holdfast.suites import gather, require_material
 from holdfast.transition import Aim
 from holdfast.triples import DEFAULT_REFUSAL, opening_word, token_ends
@@ -61,6 +68,9 @@ class Arm:
     prefix: str
     """Folder of its artefacts inside the run, with a slash; empty for the recipe's own arm."""
 
+
+PAIRS = "preference"
+"""Folder of an arm's preference pairs, beside its other rendered rows."""
 
 MAIN = Arm("holdfast", "")
 PLAIN = Arm("plain", "control/")
@@ -95,7 +105,8 @@ class MixtureJob:
         facts = self.folder.stage(
             "audit", digest(
                 holdfast.__version__, self.setup.data_key, self.recipe.seed,
-                self.recipe.evaluate.hold_out,
+                self.recipe.evaluate.hold_out, list(self.setup.asked.tasks), self.recipe.data_dir,
+                self.setup.fingerprint, self.plan_without_rows.train.template,
             ),
             self._audit, outputs=["1-audit.json", "1-rejects.jsonl"], label="audit",
         )  # fmt: skip
@@ -105,12 +116,10 @@ class MixtureJob:
     def _audit(self) -> dict[str, Any]:
         rejects: list[Dropped] = []
         rows = self.rows(rejects)
-        audit = Audit()
         asked = self.recipe.evaluate.hold_out
         held = HoldOut(self.recipe.seed)
-        for row in track(rows, "audit"):
-            audit.see(row)
-            held.see(row)
+        audit = Audit(given=self._detectors(), beside=[held])
+        audit.read(rows)
         write_jsonl(self.folder / "1-rejects.jsonl", rejects)
         found = audit.report()
         write_audit(self.folder / "1-audit.json", found, rows.announcement)
@@ -130,6 +139,16 @@ class MixtureJob:
             "held_out": sorted(chosen),
             "user_rows": user_rows,
         }
+
+    def _detectors(self) -> dict[str, Detector]:
+        """What the audit of a run can see and that of the rows alone cannot."""
+        given: dict[str, Detector] = {
+            "overlap": Overlap(self.probes(material.likeness(self.recipe.data)))
+        }
+        if self.renders:
+            train = self.plan_without_rows.train.template
+            given["template"] = Template(self.tokenizer.chat_template, train)
+        return given
 
     def rows(self, rejects: list[Dropped] | None = None) -> RowStream:
         """The user's rows, streamed."""
@@ -166,7 +185,7 @@ class MixtureJob:
 
     def _split(self) -> dict[str, Any]:
         user_rows = self.audited["user_rows"]
-        requests = self._plan(self.formats, user_rows).requests
+        requests = self._plan(self.formats, user_rows, self._bare_donors).requests
         wanted = split_validation(user_rows, requests, self.recipe.tuning.validation)
         keys = HoldOut(self.recipe.seed)
         for row in track(self.rows(), "split", total=self.audited["rows"]):
@@ -181,15 +200,20 @@ class MixtureJob:
     @cached_property
     def plan(self) -> Plan:
         """What the mitigations ask of rows and prompting."""
-        planned = self._plan(self.formats, self.split["user_rows"])
+        return self._planned(self._bare_donors)
+
+    def _planned(self, donors: Sequence[Sequence[Donor]]) -> Plan:
+        planned = self._plan(self.formats, self.split["user_rows"], donors)
         return planned.with_validation(self.split.get("added", [0] * len(planned.dosed)))
 
     @cached_property
     def plan_without_rows(self) -> Plan:
         """The plan as far as it is known before any row is read."""
-        return self._plan([], 1000)
+        return self._plan([], 1000, [])
 
-    def _plan(self, formats: list[Format], user_rows: int) -> Plan:
+    def _plan(
+        self, formats: list[Format], user_rows: int, donors: Sequence[Sequence[Donor]]
+    ) -> Plan:
         dose = {"count", "share", "ratio", "at_least"}
         return prepare.plan(
             self.recipe.mitigations,
@@ -204,18 +228,28 @@ class MixtureJob:
             triples=self.recipe.triples,
             token_ends=lambda text: token_ends(self.tokenizer)(text),
             mimic=self.recipe.mimic,
-            donors=self.donors if formats and self._mimics("option") else (),
+            donors=donors,
         )
 
-    def _mimics(self, mode: str) -> bool:
-        return "mimic" in self.recipe.mitigations and self.recipe.mimic.mode == mode
+    @property
+    def _bare_donors(self) -> list[list[Donor]]:
+        """Rows to mimic, where it takes them to know whether there is anything to mimic."""
+        return [] if self.formats else self.donors
+
+    @property
+    def _rewords(self) -> bool:
+        """Whether a model puts safety requests into the style of the user's questions."""
+        asked = "mimic" in self.recipe.mitigations and self.recipe.mimic.mode == "llm"
+        return asked and any(self.donors)
 
     @cached_property
-    def donors(self) -> list[list[tuple[str, ...]]]:
-        """For each format, what stands in the slots of some user rows that are trained on."""
+    def donors(self) -> list[list[Donor]]:
+        """For each format, some user rows that are trained on, for safety rows to mimic."""
+        if not {"mimic", "safety_mix_words"} & set(self.recipe.mitigations):
+            return []
         rows = track(self.rows(), "slots", total=self.audited["rows"])
         beyond = frozenset(self.audited["held_out"])
-        return donors(rows, self.formats, beyond, self.recipe.seed)
+        return rows_to_mimic(rows, self.formats or [BARE], beyond, self.recipe.seed)
 
     def prepare(self) -> dict[str, Any]:
         """The mixture, exact to the row."""
@@ -234,6 +268,7 @@ class MixtureJob:
 
     def _prepare(self) -> dict[str, Any]:
         user_rows = self.split["user_rows"]
+        self.plan = self._planned(self.donors)
         for note in self.plan.notes:
             say(f"  note: {note}")
         pools = {name: self._pool(name, n) for name, n in material.pools_wanted(self.plan).items()}
@@ -332,7 +367,7 @@ class MixtureJob:
 
     def _pool(self, name: str, wanted: int) -> Pool:
         """A pool, and a line on what was set aside from it."""
-        reworded = name == "safety" and bool(self.formats) and self._mimics("llm")
+        reworded = name == "safety" and self._rewords
         more = wanted // 2 if reworded else 0  # some rewrites will be rejected
         pool = material.read_pool(name, self.setup, wanted + more, self.overlap, self)
         if reworded:
@@ -448,11 +483,14 @@ class MixtureJob:
         )  # fmt: skip
 
         def work() -> dict[str, Any]:
-            from holdfast.stages.render import render
+            from holdfast.stages.render import render, render_pairs
 
             renderer = self.renderer(prompting, length, self.aim)
             folder = f"{arm.prefix}3-rendered"
             facts = render(renderer, track(self.mixture(arm), "render"), self.folder / folder)
+            if facts["preference_pairs"]:
+                need("trl", extra="trl", purpose="training on preference pairs (`dpo`)")
+                render_pairs(renderer, self.mixture(arm), self.folder / folder / PAIRS)
             if self.validates(arm):
                 say("  to validate on:")
                 render(renderer, self.validation(arm), self.folder / folder / "validation")
@@ -539,15 +577,15 @@ class MixtureJob:
 
     def engine(self, model: ModelRef) -> Engine:
         """A model, ready to answer."""
+        from holdfast.engines._open import local, served
+
         if model.address is not None:
-            from holdfast.engines._open import served
-
             return served(model.address)
-        from holdfast.engines.transformers import TransformersEngine
-
-        return TransformersEngine(
-            load_model(model), self.tokenizer, name="transformers", date=self.recipe.date
-        )
+        asked = self.recipe.evaluate
+        return local(
+            model, kind=asked.engine, arguments=asked.engine_args, tokenizer=self.tokenizer,
+            date=self.recipe.date,
+        )  # fmt: skip
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ from holdfast.endpoint import Address
 from holdfast.errors import MaterialError, ModelError, did_you_mean
 from holdfast.extras import have, need
 from holdfast.files import digest, sha256_file
+from holdfast.launch import current
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ def load_model(
     device: str | None = None,
     quantise: bool = False,
     full_precision: bool = False,
+    trainable: bool = False,
+    sharded: bool = False,
 ) -> Any:
     """The causal language model, in evaluation mode.
 
@@ -163,6 +166,8 @@ def load_model(
         device: torch device; None: a GPU where there is one.
         quantise: load in 4 bits (QLoRA).
         full_precision: 32-bit weights on a GPU too, as training all of them needs.
+        trainable: whether an adapter is to be trained further.
+        sharded: leave it in the computer's memory, for a trainer that shares it out over GPUs.
 
     Raises:
         ModelError: weights that do not load.
@@ -170,12 +175,12 @@ def load_model(
     """
     _has_weights(ref)
     need("torch", extra="train", purpose="running a model")
-    import torch
 
     if ref.base is not None:
-        return _load_adapter(ref, device, quantise)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return _load_adapter(ref, device, quantise, trainable)
+    device = device or _own_device()
     options: dict[str, Any] = {"dtype": _dtype(device, full_precision), **_safe(ref)}
+    device = "cpu" if sharded else device
     if quantise:
         options["quantization_config"] = _four_bit(device)
         options["device_map"] = {"": device}
@@ -197,7 +202,7 @@ def load_classifier(ref: ModelRef, *, device: str | None = None) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _own_device()
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, **_safe(ref)}
     model, told = _from_hub(ref, lambda: Classifier.from_pretrained(ref.location, **options))
     if told["missing_keys"]:
@@ -206,6 +211,16 @@ def load_classifier(ref: ModelRef, *, device: str | None = None) -> Any:
             f"as {sorted(told['missing_keys'])[0]}): they would be random. Name a trained one."
         )
     return model.to(device).eval()
+
+
+def _own_device() -> str:
+    """A GPU where there is one; of several processes each has its own."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    here = current()
+    return f"cuda:{here.local_rank % torch.cuda.device_count()}" if here.world > 1 else "cuda"
 
 
 def _safe(ref: ModelRef) -> dict[str, Any]:
@@ -218,13 +233,13 @@ def _pin(ref: ModelRef) -> dict[str, str]:
     return {"revision": ref.revision} if ref.revision and ref.path is None else {}
 
 
-def _load_adapter(ref: ModelRef, device: str | None, quantise: bool) -> Any:
+def _load_adapter(ref: ModelRef, device: str | None, quantise: bool, trainable: bool) -> Any:
     need("peft", extra="train", purpose="loading an adapter")
     from peft import PeftModel
 
     assert ref.base is not None
     base = load_model(resolve_model(ref.base), device=device, quantise=quantise)
-    return PeftModel.from_pretrained(base, ref.location).eval()
+    return PeftModel.from_pretrained(base, ref.location, is_trainable=trainable).eval()
 
 
 def _dtype(device: str, full_precision: bool) -> Any:

@@ -6,6 +6,7 @@ finished stage whose inputs have not changed is not run again, and a killed run 
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from holdfast.attacks import AttackContext
 from holdfast.cost import estimate, matrix_rate
 from holdfast.elsewhere import ElsewhereJob, forget_pending
 from holdfast.engines import Engine
+from holdfast.engines._open import in_use
 from holdfast.errors import RecipeError
 from holdfast.evaluation import Evaluation
 from holdfast.exports import EXPORTS, export
 from holdfast.files import digest, read_json, read_jsonl, write_json, write_text
 from holdfast.held_out import HELD_OUT, held_out_items, task_questions
-from holdfast.mixture import MAIN, PLAIN, Arm
+from holdfast.launch import current, part, together
+from holdfast.mixture import MAIN, PAIRS, PLAIN, Arm
 from holdfast.models import ModelRef, load_model, quiet_libraries, resolve_model
 from holdfast.noise import floors, measure_noise
 from holdfast.progress import say, show
@@ -30,7 +33,8 @@ from holdfast.recipe import Recipe, dump_recipe
 from holdfast.rundir import RunFolder, StageStore
 from holdfast.setup import set_up
 from holdfast.stages.compare import compare
-from holdfast.stages.evaluate import ALL_SIDES, Served
+from holdfast.stages.parallel import check_asked, prepare_process, shards, to_start
+from holdfast.stages.planning import ALL_SIDES, Served
 from holdfast.stages.watch import Against
 from holdfast.types import Conversation, Expects, Item
 
@@ -49,7 +53,8 @@ def run(
 
     Returns:
         The comparison (`7-comparison.json`), or the facts of the stage it stopped at. Where another
-        has to train first, `state` is `waiting` and `instructions` say what to do.
+        has to train first, `state` is `waiting` and `instructions` say what to do; in a process
+        that follows another one under a launcher, it is `followed`.
 
     Raises:
         HoldfastError: anything whose cure is the user's; nothing measured is lost.
@@ -72,22 +77,37 @@ class Job(ElsewhereJob):
             facts = getattr(self, name)()
             if facts.get("state") == "waiting":
                 break
-        return facts
+            if name == "after" and not current().leads:
+                break  # what follows is one process's work
+        return facts if current().leads else {"state": "followed"}
 
     # --- exports ------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """As the first half does; and that the formats to export to are known."""
+        """As the first half does; and the shared training, and formats to export to."""
         super().check()
+        if self.recipe.train.with_ == "holdfast":
+            check_asked(self.recipe.train, self.recipe.tuning)
         for kind in self.recipe.export:
             EXPORTS.get(kind)
 
     def render(self) -> dict[str, Any]:
         """The mixture as token ids and labels; and in the formats the recipe exports to."""
         facts = super().render()
+        if facts.get("preference_pairs"):
+            self._check_alone()
         for kind in self.recipe.export:
             self._export(kind)
         return facts
+
+    def _check_alone(self) -> None:
+        asked = max(current().world, to_start(self.recipe.train, self.recipe.tuning))
+        if asked > 1:
+            raise RecipeError(
+                f"Preference pairs (`dpo`) are trained by one process on one GPU, and here {asked} "
+                "would share the fine-tune. Start with `CUDA_VISIBLE_DEVICES=0` and "
+                "`train.processes: 1`, or take `dpo` out of `mitigations`."
+            )
 
     def _export(self, kind: str) -> None:
         recipe, output = self.recipe, f"exports/{kind}"
@@ -125,10 +145,11 @@ class Job(ElsewhereJob):
             self._ask(engine, asked, folder, self.setup.fingerprint, MAIN, seed)
 
         def work() -> dict[str, Any]:
-            measure_noise(
-                again, self.engine(self.setup.model), asked, self.folder / "4-noise",
-                repeats=repeats, plain=self.folder / "4-before",
-            )  # fmt: skip
+            with in_use(self.engine(self.setup.model)) as engine:
+                measure_noise(
+                    again, engine, asked, self.folder / "4-noise",
+                    repeats=repeats, plain=self.folder / "4-before",
+                )  # fmt: skip
             return {}
 
         self.folder.stage("noise", key, work, outputs=["4-noise"], label="noise floor")
@@ -185,16 +206,40 @@ class Job(ElsewhereJob):
 
     def _evaluate(self, model: ModelRef, name: str, model_key: str, arm: Arm) -> dict[str, Any]:
         def work() -> dict[str, Any]:
-            engine = self.client(model, self.folder / name) if model.address else self.engine(model)
-            facts = self._ask(
-                engine, self.setup.asked, self.folder / name, model_key, arm,
-                self.recipe.seed, against=self.against(arm) if self._stops_early(name) else None,
-            )  # fmt: skip
+            processes = self._to_share(model)
+            if processes > 1:
+                return self._evaluate_together(processes, name)
+            made = self.client(model, self.folder / name) if model.address else self.engine(model)
+            against = self.against(arm) if self._stops_early(name) else None
+            with in_use(made) as engine:
+                facts = self._ask(
+                    engine, self.setup.asked, self.folder / name, model_key, arm,
+                    self.recipe.seed, against=against,
+                )  # fmt: skip
             forget_pending(self.folder / name)
             return facts
 
         key = self._evaluation_key(name, model_key, arm)
-        return self.folder.stage(name, key, work, outputs=[name], label=f"evaluate {name}")
+        return self.folder.stage(
+            name, key, work, outputs=[name], label=f"evaluate {name}", shared=self._shares(model)
+        )
+
+    def _shares(self, model: ModelRef) -> bool:
+        """Whether several processes can answer; a server is asked by one, many prompts at once."""
+        return model.address is None and self.recipe.evaluate.engine == "transformers"
+
+    def _to_share(self, model: ModelRef) -> int:
+        """Processes to start for an evaluation; 1 where this one is enough, or is one of them."""
+        same = type(self) is Job  # a job that asks a part would not be what they repeat
+        return to_start(self.recipe.train) if same and self._shares(model) else 1
+
+    def _evaluate_together(self, processes: int, name: str) -> dict[str, Any]:
+        """An evaluation by several processes, which do as `holdfast run` does; their facts."""
+        say(f"  starting {processes} processes")
+        until = "before" if name == "4-before" else "after"
+        recipe = str(self.folder / "recipe.yaml")
+        together(processes, ["run", recipe, "--until", until], os.getpid())
+        return self.folder.facts(name)
 
     def _ask(
         self, engine: Engine, asked: Asked, folder: Path, model_key: str, arm: Arm, seed: int,
@@ -216,7 +261,8 @@ class Job(ElsewhereJob):
         settings = comparable_settings(
             asked, self.judges, self.promptings(arm), model_key, self.recipe.date
         )
-        key = digest(settings, asked.max_new_tokens, asked.batch, self.items_key)
+        engine = self.recipe.evaluate.engine
+        key = digest(settings, asked.max_new_tokens, asked.batch, self.items_key, engine)
         if self._stops_early(name):  # where it stops depends on the gate and the untouched model
             key = digest(key, self.recipe.gate, self.setup.fingerprint)
         return key
@@ -300,6 +346,7 @@ class Job(ElsewhereJob):
         facts = self._train(MAIN)
         if self.recipe.control == "plain":
             self._train(PLAIN)
+        part()  # what follows is shared through files
         return facts
 
     def _train(self, arm: Arm) -> dict[str, Any]:
@@ -307,29 +354,44 @@ class Job(ElsewhereJob):
 
         def work() -> dict[str, Any]:
             from holdfast.contract.export import export_contract
-            from holdfast.rendered import RenderedRows
-            from holdfast.stages.train import train
+            from holdfast.rendered import RenderedPairs, RenderedRows
+            from holdfast.stages.preference import train_with_pairs
 
             recipe = self.recipe
             method = recipe.tuning.method
+            processes = to_start(recipe.train, recipe.tuning)
+            if processes > 1:
+                return self._train_together(processes, arm)
             model = load_model(
-                self.setup.model, quantise=method == "qlora", full_precision=method == "full"
-            )
+                self.setup.model, quantise=method == "qlora", full_precision=method == "full",
+                device=prepare_process(recipe.train), sharded=shards(recipe.train),
+            )  # fmt: skip
             rendered, validated = self.folder / f"{arm.prefix}3-rendered", self.validates(arm)
             rows = RenderedRows.open(rendered)
-            train(
+            paired = (rendered / PAIRS).is_dir()
+            train_with_pairs(
                 model, self.tokenizer, rows, recipe.tuning, self.folder / output,
+                pairs=RenderedPairs.open(rendered / PAIRS) if paired else None,
                 seed=recipe.seed, base=self.setup.model.name, callbacks=self.callbacks(arm),
                 validation=RenderedRows.open(rendered / "validation") if validated else None,
+                parallel=recipe.train,
             )  # fmt: skip
-            served = self.renderer(self.served(arm))
-            export_contract(self.folder / output, served, base_model=self.setup.model.name)
+            if current().leads:
+                served = self.renderer(self.served(arm))
+                export_contract(self.folder / output, served, base_model=self.setup.model.name)
             return {"rows": len(rows)}
 
         label = "train" if arm is MAIN else f"train ({arm.name})"
         return self.folder.stage(
-            f"{arm.prefix}train", self.train_key(arm), work, outputs=[output], label=label
-        )
+            f"{arm.prefix}train", self.train_key(arm), work, outputs=[output], label=label,
+            shared=True,
+        )  # fmt: skip
+
+    def _train_together(self, processes: int, arm: Arm) -> dict[str, Any]:
+        """The fine-tune by several processes, which do as `holdfast train` does; their facts."""
+        say(f"  starting {processes} processes")
+        together(processes, ["train", str(self.folder / "recipe.yaml")], os.getpid())
+        return self.folder.facts(f"{arm.prefix}train")
 
     def callbacks(self, arm: Arm) -> list[Any]:
         """What watches training: the refusal probe, and the level at which it ends.

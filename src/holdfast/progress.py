@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,8 +26,13 @@ PATIENCE_S = 2.0
 """Work shorter than this shows no bar."""
 REFRESH_S = 0.1
 
-console = Console(stderr=True, width=None if sys.stderr.isatty() else 100)
-"""For everything that is not data: data goes to standard output."""
+console = Console(
+    stderr=True,
+    width=None if sys.stderr.isatty() else 100,
+    quiet=os.environ.get("RANK", "0") != "0",
+)
+"""For everything that is not data: data goes to standard output. Of processes that a launcher
+started together, the first one speaks."""
 
 
 class _Rate(ProgressColumn):

@@ -164,8 +164,9 @@ class MimicSettings(Settings):
     """How `mimic` puts safety rows into the user's format."""
 
     mode: Literal["wrapper", "option", "llm"] = "wrapper"
-    """`wrapper`: the request as it is inside the wrapper; `option`: as the stem of one of the
-    user's multiple-choice questions; `llm`: reworded by a model into the user's style first."""
+    """`wrapper`: the request where one of the user's rows asks, in that row's style; `option`: as
+    it is, as the stem of one of the user's multiple-choice questions; `llm`: reworded by a model
+    into the user's style first."""
     rewriter: str = "self"
     """Who rewords: `self`, the untouched model, or another model (a folder or a Hub id)."""
 
@@ -223,7 +224,7 @@ class TransitionSettings(Settings):
     refusal: str | None = None
     """The word whose first token is the target; None: the word that opens most of the refusals
     drawn, or `Sorry`."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    keep: Annotated[float, BeforeValidator(_read_share), Field(gt=0, le=1)] = 1.0
     """Share of transition positions that keep their target, seeded per row; one at least."""
     end: bool = True
     """Whether the token that ends the harmful answer has the refusal as its target too."""
@@ -333,6 +334,23 @@ class ProbeSettings(Settings):
     """Tokens of a greedy answer that the judge `refusal` reads at each measurement; 0: none."""
 
 
+class PreferenceSettings(Settings):
+    """Training on preference pairs (DPO, arXiv 2305.18290), after the fine-tune on all rows.
+
+    Method, batch, lengths and checkpoints are those of `tuning`; the reference is the model as the
+    fine-tune left it. Needs `holdfast[trl]`.
+    """
+
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Highest learning rate; None: a fortieth of `tuning.lr`, as the DPO baseline of P3 had it."""
+    epochs: Annotated[float, Field(gt=0)] = 1
+    """Passes over the pairs."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """How dearly leaving the reference is paid."""
+    args: dict[str, Any] = {}
+    """Any further `trl.DPOConfig` arguments, such as `{loss_type: [ipo]}`."""
+
+
 class TuningSettings(Settings):
     """The fine-tune itself; loss is on replies only."""
 
@@ -372,6 +390,7 @@ class TuningSettings(Settings):
     """Helpfulness at which training ends early, as `{at_least: 0.3}`; None: all epochs."""
     probe: ProbeSettings | None = None
     """Refusal margin watched while training, as `{every: 50, max_drop: 2}`; None: not watched."""
+    preference: PreferenceSettings = PreferenceSettings()
     args: dict[str, Any] = {}
     """Any further `transformers.TrainingArguments`."""
 
@@ -399,6 +418,18 @@ class TrainSettings(Settings):
     trainer: str | None = None
     """For `external`: the training format that the rows are exported in, a name of `holdfast list
     exports`; None: `trl`, or `openai` for a served model."""
+    processes: Annotated[int, Field(ge=1)] | None = None
+    """For `holdfast`: processes that share the fine-tune; `run` and `train` start them where no
+    launcher did. None: as many as the launcher started, or one for each GPU of this machine, as
+    far as the batch goes round."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """What they share: the rows; or weights, gradients and optimizer states too, by FSDP2 or by
+    DeepSpeed ZeRO-3. The same rows stand in each step however many they are, so a run may go on
+    with another number of processes."""
+    offload: bool = False
+    """For `fsdp` and `deepspeed`: keep weights and optimizer states in the computer's memory."""
+    recompute: bool = False
+    """Compute activations again in the backward pass: about a third more time, far less memory."""
     price: Annotated[float, Field(ge=0)] | None = None
     """For `openai`: price of a million trained tokens, in any currency, for the estimate that is
     printed beforehand; None: tokens only."""
@@ -456,8 +487,13 @@ class EvaluateSettings(Settings):
     """Words of a complying answer put in the model's mouth; None: those of the suite."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longest answer; None: 512, or 64 for a lab model, whose answers are short."""
-    batch: Annotated[int, Field(ge=1)] = 64
-    """Prompts per batch; halved where memory does not suffice."""
+    batch: Annotated[int, Field(ge=1)] = 128
+    """Prompts per batch, the unit of resumption; fewer at once where memory does not suffice."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What answers for a model that is not served: the library here, or a vLLM server that Holdfast
+    starts on a free port and ends; see `docs/engines.md`."""
+    engine_args: list[str] = []
+    """For `vllm`: further words of `vllm serve`, such as `[--tensor-parallel-size, "8"]`."""
     hold_out: Annotated[int, Field(ge=0)] | None = None
     """User rows kept from training as capability items; None: min(200, 5 %)."""
     noise: Annotated[int, Field(ge=0), AfterValidator(_none_or_two)] = 0
@@ -568,7 +604,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: a missing file, broken YAML, an unknown key, a value out of range.
     """
-    return build_recipe(_read_yaml(path), overrides, where=str(path))
+    return build_recipe(read_values(path), overrides, where=str(path))
 
 
 def load_gate(path: Path, changes: Mapping[str, Any]) -> GateSettings:
@@ -581,7 +617,7 @@ def load_gate(path: Path, changes: Mapping[str, Any]) -> GateSettings:
     Raises:
         RecipeError: as `load_recipe`.
     """
-    return build_gate(_read_yaml(path), changes, where=str(path))
+    return build_gate(read_values(path), changes, where=str(path))
 
 
 def build_gate(
@@ -623,7 +659,12 @@ def recipe_schema() -> dict[str, Any]:
     return schema
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """A recipe file as plain values, not yet checked.
+
+    Raises:
+        RecipeError: a missing file, broken YAML, something that is no mapping.
+    """
     if not path.is_file():
         near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise RecipeError(f"There is no recipe at {path}. {did_you_mean(path.name, near)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,6 +60,35 @@ class RenderedRows:
         return (self[i] for i in range(len(self)))
 
 
+class RenderedPairs:
+    """Preference pairs: rows 2 i and 2 i + 1 are the chosen and the rejected side of pair i."""
+
+    def __init__(self, rows: RenderedRows) -> None:
+        self._rows = rows
+
+    @classmethod
+    def open(cls, folder: Path) -> RenderedPairs:
+        """Pairs that `write_rendered` stored as alternating rows, memory-mapped."""
+        return cls(RenderedRows.open(folder))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each pair's longer side, (N,)."""
+        lengths = self._rows.lengths
+        return [max(both) for both in zip(lengths[0::2], lengths[1::2], strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._rows) // 2
+
+    def __getitem__(self, index: int) -> dict[str, dict[str, list[int]]]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {"chosen": self._rows[2 * index], "rejected": self._rows[2 * index + 1]}
+
+    def __iter__(self) -> Iterator[dict[str, dict[str, list[int]]]]:
+        return (self[i] for i in range(len(self)))
+
+
 def write_rendered(folder: Path, rows: Iterable[Rendered]) -> RenderedRows:
     """Stream rows into a folder: `input_ids.npy`, `labels.npy`, `offsets.npy` and `ids.jsonl`.
 
@@ -74,8 +104,8 @@ def write_rendered(folder: Path, rows: Iterable[Rendered]) -> RenderedRows:
         try:
             pending: list[dict[str, str]] = []
             for row in rows:
-                handles["input_ids"].write(np.asarray(row.input_ids, dtype=np.int32).tobytes())
-                handles["labels"].write(np.asarray(row.labels, dtype=np.int32).tobytes())
+                handles["input_ids"].write(array("i", row.input_ids).tobytes())
+                handles["labels"].write(array("i", row.labels).tobytes())
                 offsets.append(offsets[-1] + len(row.input_ids))
                 pending.append({"id": row.id, "source": row.source})
                 if len(pending) >= 4096:
@@ -86,10 +116,16 @@ def write_rendered(folder: Path, rows: Iterable[Rendered]) -> RenderedRows:
             for handle in handles.values():
                 handle.close()
         for name, path in spill.items():
-            flat = np.memmap(path, dtype=np.int32, mode="r") if offsets[-1] else np.empty(0, "i4")
-            np.save(folder / f"{name}.npy", np.asarray(flat))
-            del flat
+            _as_array(path, folder / f"{name}.npy", offsets[-1])
             path.unlink()
         np.save(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
     write_json(folder / "shape.json", {"rows": len(offsets) - 1, "tokens": offsets[-1]})
     return RenderedRows.open(folder)
+
+
+def _as_array(raw: Path, path: Path, length: int) -> None:
+    """Copy bare numbers behind a header, a piece at a time: mapped, they would count as memory."""
+    header = {"descr": np.dtype(np.int32).str, "fortran_order": False, "shape": (length,)}
+    with raw.open("rb") as numbers, path.open("wb") as array_file:
+        np.lib.format.write_array_header_1_0(array_file, header)
+        shutil.copyfileobj(numbers, array_file, 1 << 20)

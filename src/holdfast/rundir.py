@@ -9,6 +9,7 @@ can be compared byte for byte.
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,11 @@ from holdfast.files import (
     write_json,
     write_text,
 )
+from holdfast.launch import HOLDER, current
 from holdfast.progress import say
+
+POLL_S = 0.2
+"""Between two looks of a following process at how far the leading one is."""
 
 
 class StageStore(Protocol):
@@ -58,21 +63,33 @@ class RunFolder:
 
     @contextmanager
     def opened(self) -> Iterator[RunFolder]:
-        """Create the folder, keep it out of git, and hold it against a second process.
+        """Create the folder, keep it out of git, and hold it against a second run.
+
+        Of processes that a launcher started together the leading one holds it for all.
 
         Raises:
             StorageError: it cannot be written, or another run is at work in it.
         """
+        if not current().leads:
+            yield self
+            return
         make_folder(self.path)
         self._ignore()
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / ".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise StorageError(
-                    f"Another holdfast is at work in {self.path}. Wait for it, or choose another "
-                    "`run:` folder."
-                ) from None
+                lock.seek(0)
+                if lock.read() != os.environ.get(HOLDER, "nobody"):
+                    raise StorageError(
+                        f"Another holdfast is at work in {self.path}. Wait for it, or choose "
+                        "another `run:` folder."
+                    ) from None
+                yield self  # held for us by the process that started us
+                return
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
             remove_torn(self.path)
             yield self
 
@@ -97,6 +114,7 @@ class RunFolder:
         *,
         outputs: Sequence[str],
         label: str,
+        shared: bool = False,
     ) -> dict[str, Any]:
         """Run a stage unless it is done for these inputs, and return its facts.
 
@@ -106,10 +124,15 @@ class RunFolder:
             work: does it; writes `outputs` and returns small facts for later stages.
             outputs: files and folders of the stage, relative to the run.
             label: what the terminal says.
+            shared: whether all processes of a launch work on it; else the leading one does, and
+                the others wait for what it finds.
         """
         if name in self._ran and self._ran[name][0] == key:
             return self._ran[name][1]
-        facts = self._stage(name, key, work, outputs, label)
+        if current().leads:
+            facts = self._stage(name, key, work, outputs, label)
+        else:
+            facts = self._followed(name, key, work if shared else None, outputs)
         self._ran[name] = (key, facts)
         return facts
 
@@ -139,7 +162,33 @@ class RunFolder:
             if self.store is not None:
                 self.store.keep(name, key, outputs, self.path, facts)
         self._write_state({**self._state(), name: {"key": key, "done": True, "facts": facts}})
-        return dict(self._state()[name]["facts"])  # as a resumed run will read them
+        return self.facts(name)  # as a resumed run will read them
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What a finished stage found.
+
+        Raises:
+            KeyError: it never ran.
+        """
+        return dict(self._state()[name]["facts"])
+
+    def _followed(
+        self,
+        name: str,
+        key: str,
+        work: Callable[[], Mapping[str, Any]] | None,
+        outputs: Sequence[str],
+    ) -> dict[str, Any]:
+        """What the leading process found; `work` is done beside it, once it has begun."""
+        while True:
+            state = self._state()
+            entry = state.get(name, {})
+            if entry.get("key") == key:
+                if entry["done"] and all((self / o).exists() for o in outputs):
+                    return dict(entry["facts"])
+                if work is not None:
+                    return dict(work())
+            time.sleep(POLL_S)
 
     def _taken(self, name: str, key: str, outputs: Sequence[str]) -> dict[str, Any] | None:
         """A stage's facts from the store, its outputs put in place; None: to be worked on."""

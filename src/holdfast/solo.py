@@ -39,6 +39,7 @@ def evaluate_model(
     seed: int = 0,
     against: Path | None = None,
     attack_settings: Sequence[str] | None = None,
+    engine: str | None = None,
 ) -> Path:
     """Ask one model everything, judge the answers, and leave an evaluation folder.
 
@@ -51,7 +52,7 @@ def evaluate_model(
 
     settings: dict[str, Any] = {
         "suite": suite, "tasks": tasks, "attacks": attacks, "judges": judges, "limit": limit,
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": max_new_tokens, "engine": engine,
         "attack": read_attack_settings(attack_settings) if attack_settings else None,
     }  # fmt: skip
     return evaluate(
@@ -263,6 +264,7 @@ def shelves(only: str | None = None) -> dict[str, dict[str, str]]:
     """
     from holdfast.attacks import ATTACKS
     from holdfast.audits import AUDITS
+    from holdfast.claims import CLAIMS
     from holdfast.engines import ENGINES
     from holdfast.exports import EXPORTS
     from holdfast.judges import JUDGES
@@ -271,7 +273,7 @@ def shelves(only: str | None = None) -> dict[str, dict[str, str]]:
     from holdfast.templates import template_names, template_summary
 
     registries: list[Shelf[Any]] = [
-        ATTACKS, AUDITS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS,
+        ATTACKS, AUDITS, CLAIMS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS,
     ]  # fmt: skip
     known = {s.name for s in registries} | {"templates"}
     if only is not None and only not in known:

@@ -16,6 +16,7 @@ from typing import Any
 from holdfast.engines import Decoding
 from holdfast.errors import RecipeError
 from holdfast.judges import judge
+from holdfast.launch import agreed
 from holdfast.progress import say
 from holdfast.prompting import Prompting
 from holdfast.recipe import StopAt
@@ -109,7 +110,7 @@ def stop_callback(settings: StopAt, helpfulness: HeldOutHelpfulness) -> Any:
                 return
             value = helpfulness(model)
             state.log_history.append({"step": state.global_step, HELPFULNESS: value})
-            if value >= settings.at_least:
+            if agreed(value >= settings.at_least):
                 say(f"  stopped at step {state.global_step}: helpfulness {value:.3f}")
                 control.should_training_stop = True
 

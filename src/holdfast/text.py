@@ -13,6 +13,7 @@ _SAME = str.maketrans(
         "\u200b": None, "\u200c": None, "\u200d": None, "\ufeff": None, "\u00ad": None,
     }
 )  # fmt: skip
+_ODD = re.compile(f"[{''.join(map(chr, _SAME))}]")
 _SPACE = re.compile(r"\s+")
 _WORD = re.compile(r"\w+", re.UNICODE)
 
@@ -32,7 +33,7 @@ def _fold(char: str) -> str:
 
 def normalise(text: str) -> str:
     """Compatibility form, plain quotes and dashes, single spaces, lower case."""
-    text = unicodedata.normalize("NFKC", text).translate(_SAME)
+    text = _ODD.sub(lambda odd: _SAME[ord(odd[0])] or "", unicodedata.normalize("NFKC", text))
     return _SPACE.sub(" ", text).strip().casefold()
 
 

@@ -50,13 +50,18 @@ class TransitionTokens:
     """The first token of a refusal, in its two spellings."""
 
     after_space: int
-    """After white space, a quote, or nothing."""
+    """After white space, an opening quote or bracket, or nothing."""
     after_word: int
     """After any other character: carries its own space."""
 
     def at(self, left: str) -> int:
-        """The target when the last character of the text so far is `left` (may be empty)."""
-        return self.after_space if not left or left.isspace() or left in "\"'(" else self.after_word
+        """The target when the text so far ends in `left`: its last two characters, or fewer.
+
+        A quote opens where no word stands before it; inside one ("can't") it is part of the word.
+        """
+        before, last = left[:-1], left[-1:]
+        opens = last in "\"'([{" and not before[-1:].isalnum()  # also where nothing is to the left
+        return self.after_space if opens or last.isspace() else self.after_word
 
 
 def transition_tokens(

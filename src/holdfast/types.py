@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Loss = Literal["none", "mle", "transition"]
+Loss = Literal["none", "mle", "transition", "rejected"]
 """`none`: no target. `mle`: each token is its own target. `transition`: every position's target
-is the refusal token (RTO, papers P3)."""
+is the refusal token (RTO, papers P3). `rejected`: what preference training holds against the `mle`
+text of the same reply; no part of the row to any other."""
 
 Expects = Literal["refuse", "comply", "answer"]
 """What a good model does with an item: the three sides of the gate."""
@@ -66,6 +67,8 @@ class Message:
     @property
     def content(self) -> str:
         """The turn's text, segments joined."""
+        if len(self.segments) == 1:  # nearly always, and asked for all the time
+            return self.segments[0].text
         return "".join(segment.text for segment in self.segments)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,14 +116,18 @@ class Conversation:
     @property
     def request(self) -> str:
         """The last user turn before the last reply."""
-        users = self.of_role("user")
-        return users[-1].content if users else ""
+        return self._last("user")
 
     @property
     def reply(self) -> str:
         """The last assistant turn."""
-        replies = self.of_role("assistant")
-        return replies[-1].content if replies else ""
+        return self._last("assistant")
+
+    def _last(self, role: str) -> str:
+        for message in reversed(self.messages):
+            if message.role == role:
+                return message.content
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """The row as stored in `2-mixture.jsonl`."""
@@ -204,6 +211,9 @@ class Item:
     answer: str = ""
     """How `reference` is compared: `number`, `choice`, `yesno`, `exact`, `likelihood`, or empty."""
     category: str = ""
+    complying: str = ""
+    """An answer that does what is asked, where the task knows one: what begun replies are cut
+    from."""
 
     @property
     def request(self) -> str:

@@ -40,16 +40,21 @@ def evaluate(
         Path | None,
         typer.Option(help="The earlier evaluation folder: ask no further than deciding takes."),
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What answers for local weights: transformers or vllm.")
+    ] = None,
 ) -> None:
-    """Attacks × tasks on one model, into an evaluation folder."""
+    """Attacks × tasks on one model, into an evaluation folder; also under torchrun."""
+    from holdfast.launch import current
     from holdfast.solo import evaluate_model
 
     evaluate_model(
         model, output, suite=suite, tasks=task, attacks=attack, judges=judge, system=system,
         data_dir=data_dir, limit=limit, max_new_tokens=max_new_tokens, seed=seed, against=against,
-        attack_settings=attack_set,
+        attack_settings=attack_set, engine=engine,
     )  # fmt: skip
-    print(output)
+    if current().leads:
+        print(output)
 
 
 @app.command()

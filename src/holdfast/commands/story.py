@@ -12,18 +12,38 @@ from holdfast.commands import EXIT_OF, Overrides, RecipeFile, app, read_mapping,
 
 
 @app.command()
-def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    until: Annotated[
+        str, typer.Option(help="The last stage: audit, prepare, render, before, train, after …")
+    ] = "report",
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Folder of finished stages that runs share: nothing is answered twice."),
+    ] = None,
+) -> None:
     """The whole story: audit, prepare, train, evaluate, compare, report. Resumes."""
+    from holdfast.errors import RecipeError, did_you_mean
+    from holdfast.pipeline import STAGES
     from holdfast.pipeline import run as go
     from holdfast.progress import show
     from holdfast.stages.report import terminal_summary
+    from holdfast.sweep.store import SharedStages
 
+    if until not in STAGES:
+        raise RecipeError(f"--until is no stage: {until!r}. {did_you_mean(until, STAGES)}")
     loaded = read_recipe(recipe, overrides)
-    comparison = go(loaded)
+    comparison = go(loaded, until=until, store=SharedStages(store) if store else None)
+    if comparison.get("state") == "followed":
+        return
     if comparison.get("state") == "waiting":
         _say_waiting(comparison)
         print(Path(loaded.run) / "NEXT.md")
         raise typer.Exit(0)
+    if STAGES.index(until) < STAGES.index("compare"):
+        print(loaded.run)
+        return
     show(terminal_summary(comparison))
     print(Path(loaded.run) / "report.html")
     raise typer.Exit(EXIT_OF[comparison["outcome"]])
@@ -125,11 +145,13 @@ def prepare(
 
 @app.command()
 def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Everything up to the tuned model: 5-model/ in the run folder."""
+    """Up to the tuned model, 5-model/ in the run folder; also under torchrun."""
     from holdfast.pipeline import run as go
 
     loaded = read_recipe(recipe, overrides)
     facts = go(loaded, until="train")
+    if facts.get("state") == "followed":
+        return
     if facts.get("state") == "waiting":
         _say_waiting(facts)
     names = {"holdfast": "5-model", "external": "3-export", "openai": "5-job"}

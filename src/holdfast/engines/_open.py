@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from holdfast.endpoint import Address
 from holdfast.engines import Engine
 from holdfast.models import ModelRef, load_model, load_tokenizer, resolve_model
+from holdfast.recipe import DATE
 
 
-def open_engine(model: str | Path | ModelRef) -> Engine:
+def open_engine(
+    model: str | Path | ModelRef, kind: str = "transformers", arguments: Sequence[str] = ()
+) -> Engine:
     """The engine of a model by reference.
 
     Args:
         model: a folder, a Hub id, `lab:chat`, `http://HOST:PORT/v1#MODEL` or `openai:MODEL`.
+        kind: what answers for local weights: `transformers`, or `vllm`.
+        arguments: further words of `vllm serve`.
 
     Raises:
         ModelError: no such model, or a server that cannot be reached.
-        MaterialError: a Hub id that cannot be fetched, or an extra that is missing.
+        MaterialError: a Hub id that cannot be fetched, or an extra or program that is missing.
     """
     ref = model if isinstance(model, ModelRef) else resolve_model(model)
-    return served(ref.address) if ref.address is not None else local(ref)
+    if ref.address is not None:
+        return served(ref.address)
+    return local(ref, kind=kind, arguments=arguments)
+
+
+@contextmanager
+def in_use(engine: Engine) -> Iterator[Engine]:
+    """An engine for as long as it is needed: a server that it started ends with that."""
+    try:
+        yield engine
+    finally:
+        close = getattr(engine, "close", None)
+        if close is not None:
+            close()
 
 
 def served(address: Address, *, cache: Path | None = None, grading: bool = False) -> Engine:
@@ -40,9 +61,28 @@ def served(address: Address, *, cache: Path | None = None, grading: bool = False
     return engine
 
 
-def local(ref: ModelRef) -> Engine:
-    """The engine of local weights."""
+def local(
+    ref: ModelRef,
+    *,
+    kind: str = "transformers",
+    arguments: Sequence[str] = (),
+    tokenizer: Any = None,
+    date: str = DATE,
+) -> Engine:
+    """The engine of local weights.
+
+    Args:
+        ref: where they are.
+        kind: `transformers`, or `vllm`.
+        arguments: further words of `vllm serve`.
+        tokenizer: the model's; None: loaded.
+        date: that templates may print.
+    """
+    if kind == "vllm":
+        from holdfast.engines.vllm import VLLMEngine
+
+        return VLLMEngine(ref, tokenizer=tokenizer, arguments=arguments, date=date)
     from holdfast.engines.transformers import TransformersEngine
 
-    tokenizer = load_tokenizer(ref)
-    return TransformersEngine(load_model(ref), tokenizer, name="transformers")
+    tokenizer = tokenizer or load_tokenizer(ref)
+    return TransformersEngine(load_model(ref), tokenizer, name="transformers", date=date)

@@ -1,26 +1,35 @@
-"""Engine `transformers`: a local model answers by its own `generate`, batched and left-padded.
+"""Engine `transformers`: a local model answers, in batches as large as memory allows.
 
-`generate` is within 8-20 % of a hand-written loop and equal in output, so there is none here.
+    prompts → ids → as many at once as fit → greedy: `_greedy` · else the model's `generate` → text
+
+Sampling is the library's, and so is what greedy decoding of its models may take beyond a loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from holdfast.engines import ENGINES, Decoding
-from holdfast.render import Renderer
+from holdfast.engines._greedy import decodes_plainly, greedy
+from holdfast.engines._room import Room
+from holdfast.engines._tokens import Row, Tokens
+from holdfast.recipe import DATE
 from holdfast.types import Answer, Prompt
+
+LEAST = 32
+"""Rows that are computed together whatever their lengths: fewer leave the processor idle."""
 
 
 @ENGINES.register("transformers")
-class TransformersEngine:
+class TransformersEngine(Tokens):
     """A loaded model and tokenizer."""
 
     can = frozenset({"prefill", "raw", "logprobs", "gradients"})
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str = "model", date: str = "2026-01-01"
+        self, model: Any, tokenizer: Any, *, name: str = "model", date: str = DATE
     ) -> None:
         """Bind a model.
 
@@ -30,42 +39,64 @@ class TransformersEngine:
             name: what the answers are recorded under.
             date: the date that templates may print.
         """
+        super().__init__(tokenizer, date)
         self.name = name
         self.model = model
-        self.tokenizer = tokenizer
-        self.date = date
-        self._renderers: dict[tuple[str | None, str], Renderer] = {}
-
-    def render(self, prompt: Prompt) -> str:
-        """The text the model continues."""
-        return self._renderer(prompt).prompt_text(prompt)
-
-    def length(self, prompt: Prompt) -> int:
-        """Prompt length in tokens."""
-        return len(self._ids(prompt))
 
     def generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
-        """One answer per prompt; a batch that does not fit into memory is halved."""
-        if not prompts:
-            return []
-        try:
-            return self._generate(prompts, decoding)
-        except _out_of_memory():
-            if len(prompts) == 1:
-                raise
-            _empty_cache()
-            half = len(prompts) // 2
-            first = self.generate(prompts[:half], decoding)
-            return first + self.generate(prompts[half:], decoding)
+        """One answer per prompt, as many at once as fit into memory.
 
-    def _generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
+        Raises:
+            ModelError: not even one does.
+        """
+        if decoding.temperature > 0:
+            self._seed(decoding)
+        decode = self._greedy if self._is_greedy(decoding) else self.by_library
+        rows = [self.row(prompt) for prompt in prompts]
+
+        def cost(i: int) -> float:
+            return self._room.answering(len(rows[i].ids), decoding.max_new_tokens)
+
+        def answers(some: Sequence[int]) -> list[Answer]:
+            new = decode([rows[i] for i in some], decoding)
+            return [self.read(ids, rows[i]) for ids, i in zip(new, some, strict=True)]
+
+        found: dict[int, Answer] = {}
+        for some in alike([len(row.ids) for row in rows]):
+            found.update(zip(some, self._room.work(some, cost, answers), strict=True))
+        return [found[i] for i in range(len(rows))]
+
+    def _seed(self, decoding: Decoding) -> None:
         import torch
 
-        ids, mask = self._left_padded([self._ids(p) for p in prompts])  # (B, T), (B, T)
-        stops = self._renderer(prompts[0]).stop_ids
+        torch.manual_seed(decoding.seed)
+
+    def _is_greedy(self, decoding: Decoding) -> bool:
+        return decoding.temperature <= 0 and self._plain
+
+    @cached_property
+    def _plain(self) -> bool:
+        return decodes_plainly(self.model)
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(self.model)
+
+    def _greedy(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+        stops = rows[0].stops
+        pad = self.tokenizer.pad_token_id or 0
+        return greedy(self.model, [r.ids for r in rows], stops, decoding.max_new_tokens, pad)
+
+    def by_library(self, rows: Sequence[Row], decoding: Decoding) -> list[list[int]]:
+        """New ids by the model's own `generate`, all rows in one batch: (B, new).
+
+        What samples, what takes more than a loop, and what `generate` is compared with.
+        """
+        import torch
+
+        ids, mask = self._left_padded([row.ids for row in rows])  # (B, T), (B, T)
         sampling: dict[str, Any] = {"do_sample": False}
         if decoding.temperature > 0:
-            torch.manual_seed(decoding.seed)
             sampling = {
                 "do_sample": True,
                 "temperature": decoding.temperature,
@@ -76,21 +107,30 @@ class TransformersEngine:
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                generation_config=self._generation_config(stops, decoding, sampling),
+                generation_config=self._generation_config(rows[0].stops, decoding, sampling),
             )
-        new = out[:, ids.shape[1] :].tolist()  # (B, new)
-        return [self._answer(row, stops) for row in new]
+        new: list[list[int]] = out[:, ids.shape[1] :].tolist()  # (B, new)
+        return new
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], replies: Sequence[str], *, ended: bool = True
     ) -> list[float]:
-        """Mean log-probability per token (nats) of each reply, with its stop token if `ended`."""
-        import torch
+        """Mean log-probability per token (nats) of each reply, with its stop token if `ended`.
 
+        Raises:
+            ModelError: memory does not suffice for a single one.
+        """
         rows = [
-            (self._ids(prompt), self._reply_ids(prompt, reply, ended))
+            (self.row(prompt).ids, self.reply_ids(prompt, reply, ended))
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
+        return self._room.work(
+            rows, lambda row: self._room.scoring(len(row[0]), len(row[1])), self._scores
+        )
+
+    def _scores(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        import torch
+
         ids, mask = self._left_padded([head + tail for head, tail in rows])  # (B, T)
         keep = max(len(tail) for _, tail in rows) + 1
         with torch.inference_mode():
@@ -101,24 +141,6 @@ class TransformersEngine:
         targets = ids[:, -(keep - 1) :]  # (B, keep - 1)
         picked = logp.gather(-1, targets[..., None])[..., 0]  # (B, keep - 1)
         return [float(picked[i, -len(tail) :].mean()) for i, (_, tail) in enumerate(rows)]
-
-    def _reply_ids(self, prompt: Prompt, reply: str, ended: bool) -> list[int]:
-        stops = self._renderer(prompt).stop_ids
-        ids: list[int] = self.tokenizer(reply, add_special_tokens=False)["input_ids"]
-        return ids + stops[:1] if ended else ids
-
-    def _ids(self, prompt: Prompt) -> list[int]:
-        renderer = self._renderer(prompt)
-        return renderer.prompt_ids(renderer.prompt_text(prompt), raw=prompt.raw)
-
-    def _renderer(self, prompt: Prompt) -> Renderer:
-        key = (prompt.template, repr(sorted(prompt.template_args.items())))
-        if key not in self._renderers:
-            from holdfast.prompting import Prompting
-
-            prompting = Prompting(template=prompt.template, template_args=prompt.template_args)
-            self._renderers[key] = Renderer(self.tokenizer, prompting, date=self.date)
-        return self._renderers[key]
 
     def _left_padded(self, rows: Sequence[list[int]]) -> tuple[Any, Any]:
         import torch
@@ -142,22 +164,15 @@ class TransformersEngine:
             **sampling,
         )
 
-    def _answer(self, ids: list[int], stops: Sequence[int]) -> Answer:
-        end = next((i for i, token in enumerate(ids) if token in stops), None)
-        kept = ids if end is None else ids[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return Answer(text, truncated=end is None, tokens=len(kept))
 
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of the rows, long ones first, in runs none of which is mostly padding.
 
-def _out_of_memory() -> type[Exception]:
-    import torch
-
-    kind: type[Exception] = torch.OutOfMemoryError
-    return kind
-
-
-def _empty_cache() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    A run of `LEAST` rows ends where a row has less than half the length of the run's longest.
+    """
+    runs: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not runs or (len(runs[-1]) >= LEAST and 2 * lengths[i] < lengths[runs[-1][0]]):
+            runs.append([])
+        runs[-1].append(i)
+    return runs

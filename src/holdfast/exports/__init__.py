@@ -20,6 +20,7 @@ from holdfast.errors import DataError, RecipeError
 from holdfast.exports._material import Material, Split
 from holdfast.exports._needs import NEEDS, Need, check_expressible
 from holdfast.files import make_folder, read_object, sha256_file, write_json, write_text
+from holdfast.preference import is_pair
 from holdfast.registry import Shelf
 from holdfast.types import Conversation
 
@@ -66,6 +67,7 @@ def export(folder: Path, kind: str, to: Path) -> Path:
     """
     made = EXPORTS.get(kind)()
     material = Material(folder)
+    _refuse_pairs(kind, material)
     if made.rows is not None:
         _check(kind, made, material)
     _clear(make_folder(to))
@@ -105,6 +107,16 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
     """A trainer's YAML file, keys in the order given."""
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     write_text(path, text)
+
+
+def _refuse_pairs(kind: str, material: Material) -> None:
+    pairs = sum(map(is_pair, material.conversations("train")))
+    if pairs:
+        raise DataError(
+            f"The format {kind!r} cannot express this mixture: {pairs:,} of its rows are "
+            "preference pairs (`dpo`), which are trained by their two answers, not by labels. Take "
+            "`dpo` out of the recipe, or train with `train.with: holdfast`."
+        )
 
 
 def _check(kind: str, made: Export, material: Material) -> None:

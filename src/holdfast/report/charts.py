@@ -107,28 +107,48 @@ def forest_scale(rows: Sequence[tuple[float, Sequence[Span]]]) -> Scale:
 
 def forest_row(axis: Scale, budget: float, spans: Sequence[Span]) -> Markup:
     """Intervals of one cell, one arm below the other, against the cell's budget."""
+    line = Markup('<line class="budget" x1="{b}" x2="{b}" y1="0" y2="100%"/>')
+    return forest_lane(axis, (axis.low, budget), spans, line.format(b=axis.at(budget)))
+
+
+def forest_lane(
+    axis: Scale, area: tuple[float, float] | None, spans: Sequence[Span], line: str = ""
+) -> Markup:
+    """Intervals on a lane of their own, one below the other.
+
+    Args:
+        axis: of the plot.
+        area: where the intervals should lie, shaded; None: nowhere in particular.
+        spans: the intervals.
+        line: drawn below them, such as a budget.
+    """
     grid = Markup("").join(
         Markup('<line class="grid{}" x1="{x}" x2="{x}" y1="0" y2="100%"/>').format(
             " zero" if tick == 0 else "", x=axis.at(tick)
         )
         for tick in axis.ticks
     )
+    shade = Markup("")
+    if area is not None:
+        left, right = (float(axis.at(end).removesuffix("%")) for end in area)
+        shade = Markup('<rect class="allowed" x="{}%" y="0" width="{}%" height="100%"/>').format(
+            f"{left:.2f}", f"{right - left:.2f}"
+        )
     top = -ARM / 2 * (len(spans) - 1)
     marks = Markup("").join(_span(axis, span, top + ARM * i) for i, span in enumerate(spans))
     return Markup(
         '<svg class="forest" role="img" aria-label="{said}" width="100%" height="100%">'
-        '<rect class="allowed" x="0" y="0" width="{b}" height="100%"/>{grid}'
-        '<line class="budget" x1="{b}" x2="{b}" y1="0" y2="100%"/>'
-        '<svg y="50%" overflow="visible">{marks}</svg></svg>'
+        '{shade}{grid}{line}<svg y="50%" overflow="visible">{marks}</svg></svg>'
     ).format(
         said="; ".join(span.text for span in spans),
-        b=axis.at(budget),
+        shade=shade,
         grid=grid,
+        line=line,
         marks=marks,
     )
 
 
-def forest_axis(axis: Scale) -> Markup:
+def forest_axis(axis: Scale, ways: tuple[str, str] = ("← better", "points worse")) -> Markup:
     """The axis below the rows, with its two directions named."""
     digits = 0 if all(tick == round(tick) for tick in axis.ticks) else 1
     labels = Markup("").join(
@@ -137,12 +157,12 @@ def forest_axis(axis: Scale) -> Markup:
         )
         for tick in axis.ticks
     )
-    way = "points worse (square-root axis) →" if axis.root else "points worse →"
+    way = f"{ways[1]} (square-root axis) →" if axis.root else f"{ways[1]} →"
     return Markup(
         '<svg class="forest axis" aria-hidden="true" width="100%" height="36">{}'
-        '<text class="way" x="0" y="32">← better</text>'
+        '<text class="way" x="0" y="32">{}</text>'
         '<text class="way" x="100%" y="32" text-anchor="end">{}</text></svg>'
-    ).format(labels, way)
+    ).format(labels, ways[0], way)
 
 
 def _span(axis: Scale, span: Span, y: float) -> Markup:

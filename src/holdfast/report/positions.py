@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.evaluation import Evaluation
 from holdfast.profile import (
+    BEGUN,
     Positions,
     Transitions,
     counter,
@@ -38,14 +39,12 @@ def section(material: Material) -> Mapping[str, Any] | None:
         return None
     count, unit = counter(material.tokenizer)
     placed = [positions(harm_answers(e), count) for e in arms.values()]
-    recovered = [recovery(harm_answers(e)) for e in arms.values()]
-    lengths = sorted({k for by_length in recovered for k in by_length})
     return {
         "unit": unit,
         "arms": [_NAMES[arm] for arm in arms],
         "histogram": _histogram(placed),
         "chart": charts.survival([found.survival() for found in placed], unit),
-        "recovery": [(str(k), *(_told(found.get(k)) for found in recovered)) for k in lengths],
+        "recovery": [row for attack in BEGUN for row in _recovered(arms, attack)],
         "transitions": [
             (_NAMES[arm], _set_off(transitions(harm_answers(e)))) for arm, e in arms.items()
         ],
@@ -65,13 +64,26 @@ def _profile(evaluation: Evaluation, count: Any) -> dict[str, Any]:
         "unplaced": found.unplaced,
         "without_refusal": found.without,
         "survival": [round(share, 6) for _, share in found.survival()],
-        "recovery": {
-            str(k): {"refused": r.events, "n": r.n, "unscored": r.unscored,
-                     "low": round(r.low, 6), "high": round(r.high, 6)}
-            for k, r in recovery(harm_answers(evaluation)).items()
-        },
+        "recovery": _rates(evaluation, "prefill"),
+        "recovery_tokens": _rates(evaluation, "prefill_tokens"),
         "transitions": {"separated": quality.separated, "glued": quality.glued},
     }  # fmt: skip
+
+
+def _rates(evaluation: Evaluation, attack: str) -> dict[str, Any]:
+    return {
+        str(k): {"refused": r.events, "n": r.n, "unscored": r.unscored,
+                 "low": round(r.low, 6), "high": round(r.high, 6)}
+        for k, r in recovery(harm_answers(evaluation), attack).items()
+    }  # fmt: skip
+
+
+def _recovered(arms: Mapping[str, Evaluation], attack: str) -> Iterator[tuple[str, ...]]:
+    """Rows of the table for one way of beginning a reply; none where it did not run."""
+    found = [recovery(harm_answers(e), attack) for e in arms.values()]
+    lengths = sorted({k for by_length in found for k in by_length if k or attack == "prefill"})
+    for k in lengths:
+        yield f"{k} {BEGUN[attack]}", *(_told(by_length.get(k)) for by_length in found)
 
 
 def _histogram(placed: list[Positions]) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from holdfast.files import plain
 from holdfast.gate import Cell, Decision, decide, refusal_before
 from holdfast.judges import judge
 from holdfast.recipe import GateSettings
-from holdfast.stages.evaluate import asking_order
+from holdfast.stages.planning import asking_order
 from holdfast.types import SIDE_OF, Attempt, Surface
 
 FIELDS = ("decoding", "judges", "date", "attacks")

@@ -1,30 +1,28 @@
-"""Evaluate: tasks × attacks × promptings → attempts, batch by batch, resumable.
+"""Evaluate: a plan's batches answered one after the other, resumable.
 
-    plan (every attempt, its rendered text, its batch) → answer batch after batch → attempts.jsonl
+    plan → answer batch after batch → attempts.jsonl
 
-The plan is made once and stored; a batch is the unit of resumption, so a killed evaluation goes on
-with the same batches and ends with the same bytes. Equal texts are generated once. An item that an
-attack searches a prompt for is a batch of its own, after all others.
+The plan is stored; a killed evaluation goes on with the same batches and ends with the same bytes.
+Asked sequentially, a watch looks at the answers between two rounds and closes the cells that are
+decided; what belongs to closed cells only is left out of the rounds that follow.
 
-Asked sequentially, the items of every task come in rounds of a seeded random order. Between two
-rounds a watch looks at the answers and closes the cells that are decided; what belongs to closed
-cells only is left out of the rounds that follow.
+Under a launcher the processes share the batches (`sharing`) and end with the same bytes; each of
+them sees all answers, and so all watches close the same cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from holdfast.attacks import Attack, AttackContext, identity
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
 from holdfast.evaluation import CellKey, read_attempts
 from holdfast.files import (
     append_jsonl,
-    digest,
     drop_torn_line,
     make_folder,
     plain,
@@ -33,75 +31,13 @@ from holdfast.files import (
     write_json,
     write_jsonl,
 )
+from holdfast.launch import Launch, current
 from holdfast.progress import track
-from holdfast.prompting import Prompting
-from holdfast.searching import Search, answered, is_search
+from holdfast.searching import answered
+from holdfast.stages.planning import EvaluationPlan, Job
 from holdfast.stages.search import Searcher
-from holdfast.types import Answer, Attempt, Expects, Item, Message, Prompt, Surface
-
-ALL_SIDES: frozenset[Expects] = frozenset({"refuse", "comply", "answer"})
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A prompting under its surface name, and which items are asked under it."""
-
-    prompting: Prompting
-    sides: frozenset[Expects] = ALL_SIDES
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One text to answer (or one reference reply to score), for one or more attempts."""
-
-    key: str
-    prompt: Prompt
-    text: str
-    reference: str | None
-    """The reply whose likelihood is asked for; None: generate."""
-    attempts: list[Attempt] = field(default_factory=list)
-    """Attempts that wait for the answer, without it."""
-    search: Search | None = None
-    """What finds the text, where it is still to be found: `text` is where the search starts."""
-
-    @property
-    def kind(self) -> int:
-        """Generation, likelihood or search, in the order they are asked."""
-        return 2 if self.search else int(self.reference is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationPlan:
-    """Everything that will be asked, in batches."""
-
-    batches: list[list[Job]]
-    not_run: dict[str, str]
-    """Attacks that do not apply here, with the reason."""
-    looks: tuple[int, ...] = ()
-    """Numbers of the batches before which a watch looks; none where everything is asked."""
-
-    @property
-    def attempts(self) -> int:
-        """How many attempts there are."""
-        return sum(len(job.attempts) for batch in self.batches for job in batch)
-
-    @property
-    def answers(self) -> int:
-        """How many texts are to be answered, at most where attacks search."""
-        jobs = [job for batch in self.batches for job in batch]
-        return sum(job.search.attack.budget.queries if job.search else 1 for job in jobs)
-
-    @property
-    def searching(self) -> list[str]:
-        """Names of the attacks that search, sorted."""
-        jobs = [job for batch in self.batches for job in batch if job.search]
-        return sorted({attempt.attack for job in jobs for attempt in job.attempts})
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all texts, batches and looks."""
-        batches = [[job.key for job in batch] for batch in self.batches]
-        return digest(batches, self.looks) if self.looks else digest(batches)
+from holdfast.stages.sharing import Parts, PutTogether
+from holdfast.types import Answer, Attempt
 
 
 class Watch(Protocol):
@@ -116,51 +52,6 @@ class Watch(Protocol):
 
     def look(self) -> None:
         """Decide anew what is closed."""
-
-
-def make_plan(
-    engine: Engine,
-    items: Sequence[Item],
-    *,
-    attacks: Mapping[str, Attack],
-    promptings: Mapping[str, Served],
-    context: AttackContext,
-    decoding: Decoding,
-    batch: int,
-    named: bool = False,
-    samples: int = 1,
-    look: int | None = None,
-) -> EvaluationPlan:
-    """All attempts, grouped into batches of similar length.
-
-    Args:
-        engine: renders and measures prompts.
-        items: what is asked.
-        attacks: by name.
-        promptings: by surface name; the first, `serve`, is what users will meet.
-        context: wrapper, prefills and seed for the attacks.
-        decoding: for all attempts alike.
-        batch: texts per batch.
-        named: whether the attacks were named one by one, so that one which can't run is an error.
-        samples: answers per prompt, under sampled decoding.
-        look: items of every task in a round, where a watch may stop early; None: all in one.
-
-    Raises:
-        RecipeError: a named attack that this engine or these rows do not allow.
-    """
-    runnable, not_run = _runnable(attacks, engine, context, named)
-    batches: list[list[Job]] = []
-    starts: list[int] = []
-    for round_ in _rounds(items, look, context.seed):
-        jobs: dict[str, Job] = {}
-        for item, attack_name, surface, prompt in _asked(round_, runnable, promptings, context):
-            for sample in range(samples):
-                attempt = _waiting(engine, item, attack_name, surface, prompt, sample)
-                search = _search(item, runnable[attack_name], surface, promptings, context)
-                _add(jobs, attempt, prompt, search)
-        starts.append(len(batches))
-        batches += _batched(_by_length(jobs.values(), engine), batch)
-    return EvaluationPlan(batches, not_run, tuple(starts[1:]))
 
 
 def evaluate(
@@ -202,10 +93,16 @@ def evaluate(
         **({"searching": plan.searching} if plan.searching else {}),
     }
     _check_folder(output, recorded)
-    write_json(output / "settings.json", recorded)
+    launch, parts = current(), Parts(output, current())
     batches = [[a.id for job in batch for a in job.attempts] for batch in plan.batches]
-    write_json(output / "plan.json", batches)
+    if launch.leads:
+        write_json(output / "settings.json", recorded)
+        write_json(output / "plan.json", batches)
     path = output / "attempts.jsonl"
+    if launch.world > 1 or parts.folder.is_dir():
+        asking = _Asking(engine, decoding, Searcher(output, judges or {}, launch.rank))
+        _ask_together(asking, plan, path, watch, parts, launch)
+        return path
     asking = _Asking(engine, decoding, Searcher(output, judges or {}))
     if not plan.batches:
         write_jsonl(path, ())
@@ -216,144 +113,6 @@ def evaluate(
     if plan.searching:
         asking.searcher.settle([row["id"] for row in read_jsonl(path)])
     return path
-
-
-# --- planning -------------------------------------------------------------------------------------
-
-
-def _rounds(items: Sequence[Item], look: int | None, seed: int) -> Iterator[list[Item]]:
-    """The items, `look` of every task at a time in a seeded order; all at once without `look`."""
-    if look is None:
-        yield list(items)
-        return
-    tasks: dict[str, list[Item]] = {}
-    for item in sorted(items, key=lambda i: asking_order(seed, i.task, i.id)):
-        tasks.setdefault(item.task, []).append(item)
-    longest = max((len(found) for found in tasks.values()), default=0)
-    for start in range(0, longest, look):
-        yield [item for found in tasks.values() for item in found[start : start + look]]
-
-
-def asking_order(seed: int, task: str, item: str) -> str:
-    """Where an item stands in the random order of its task: a key to sort by.
-
-    The same order on every surface, and the same whichever other items there are.
-    """
-    return digest(seed, task, item)
-
-
-def _by_length(jobs: Iterable[Job], engine: Engine) -> list[Job]:
-    """Generation, likelihood, search; long prompts first."""
-    return sorted(jobs, key=lambda j: (j.kind, -engine.length(j.prompt)))
-
-
-def _runnable(
-    attacks: Mapping[str, Attack], engine: Engine, context: AttackContext, named: bool
-) -> tuple[dict[str, Attack], dict[str, str]]:
-    runnable: dict[str, Attack] = {}
-    not_run: dict[str, str] = {}
-    for name, attack in attacks.items():
-        lacking = sorted(attack.needs - engine.can)
-        reason = attack.unavailable(context)
-        if lacking:
-            reason = f"the engine {engine.name} cannot do {', '.join(lacking)}"
-        if reason is None:
-            runnable[name] = attack
-        elif named:
-            raise RecipeError(f"The attack {name!r} cannot run: {reason}. Take it off the list.")
-        else:
-            not_run[name] = reason
-    return runnable, not_run
-
-
-def _asked(
-    items: Iterable[Item],
-    attacks: Mapping[str, Attack],
-    promptings: Mapping[str, Served],
-    context: AttackContext,
-) -> Iterator[tuple[Item, str, Surface, Prompt]]:
-    for item in items:
-        for name, attack in attacks.items():
-            if item.expects not in attack.sides:
-                continue
-            for surface, prompt in attack.prompts(item, context):
-                for serving, served in promptings.items():
-                    once = bool(surface.prefill) or surface.form == "raw" or is_search(attack)
-                    if item.expects not in served.sides or (once and serving != "serve"):
-                        continue
-                    where = Surface(surface.wrapper, serving, surface.form, surface.prefill)
-                    yield item, name, where, _prompted(prompt, served.prompting)
-
-
-def _prompted(prompt: Prompt, prompting: Prompting) -> Prompt:
-    messages: tuple[Message, ...] = prompt.messages
-    if not prompt.raw:
-        messages = prompting.apply(messages)
-    return Prompt(messages, prompt.prefill, prompt.raw, prompting.template, prompting.template_args)
-
-
-def _search(
-    item: Item,
-    attack: Attack,
-    surface: Surface,
-    promptings: Mapping[str, Served],
-    context: AttackContext,
-) -> Search | None:
-    """The search for an item's prompt; None where the attack makes its prompts at once."""
-    if not is_search(attack):
-        return None
-    prompting = promptings[surface.prompting].prompting
-    return Search(attack, item, lambda prompt: _prompted(prompt, prompting), context.seed)
-
-
-def _waiting(
-    engine: Engine, item: Item, attack: str, surface: Surface, prompt: Prompt, sample: int
-) -> Attempt:
-    """An attempt without its answer."""
-    return Attempt(
-        id=f"{item.task}/{item.id}|{attack}|{surface.name}|{sample}",
-        item=item.id,
-        task=item.task,
-        expects=item.expects,
-        attack=attack,
-        surface=surface.name,
-        sample=sample,
-        request=item.request,
-        prompt=engine.render(prompt),
-        prefill=prompt.prefill,
-        response="",
-        truncated=False,
-        tokens=0,
-        reference=item.reference,
-        answer=item.answer,
-        category=item.category,
-    )
-
-
-def _add(jobs: dict[str, Job], attempt: Attempt, prompt: Prompt, search: Search | None) -> None:
-    """Let an attempt wait for a job that asks the same; a search shares its answer with nobody."""
-    reference = attempt.reference if attempt.answer == "likelihood" else None
-    asked = (attempt.prompt, prompt.raw, reference, attempt.sample)
-    key = digest(*asked, attempt.id, identity(search.attack)) if search else digest(*asked)
-    job = jobs.setdefault(key, Job(key, prompt, attempt.prompt, reference, search=search))
-    job.attempts.append(attempt)
-
-
-def _batched(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Batches of one kind each; a search is alone in its batch."""
-    current: list[Job] = []
-    for job in jobs:
-        full = len(current) == (1 if job.search else size)
-        other = bool(current) and current[0].kind != job.kind
-        if full or other:
-            yield current
-            current = []
-        current.append(job)
-    if current:
-        yield current
-
-
-# --- answering ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +157,60 @@ def _ask_until_closed(
         write_jsonl(path, stored[:at])
 
 
+def _ask_together(
+    asking: _Asking,
+    plan: EvaluationPlan,
+    path: Path,
+    watch: Watch | None,
+    parts: Parts,
+    launch: Launch,
+) -> None:
+    """Round by round what is still open, beside other processes; the leading one writes it all."""
+    if launch.leads:
+        drop_torn_line(path)
+    begun = _stamp(path)
+    stored = {attempt.id: attempt for attempt in (read_attempts(path) if begun else ())}
+    given: list[Attempt] = []
+    try:
+        for round_ in plan.rounds:
+            if watch is not None and round_.start:
+                watch.look()
+            closed = watch.closed if watch else frozenset()
+            jobs = {n: _still_open(plan.batches[n], closed) for n in round_}
+            ids = {n: [a.id for j in jobs[n] for a in j.attempts] for n in round_ if jobs[n]}
+            todo = {n: wanted for n, wanted in ids.items() if not set(wanted) <= stored.keys()}
+            if todo:
+                parts.open(lambda: _stamp(path) != begun)
+                parts.share(todo, partial(_answer_one_of, asking, jobs))
+            for number, wanted in ids.items():
+                found = parts.read(number) if number in todo else [stored[i] for i in wanted]
+                given += found
+                if watch is not None:
+                    watch.see(found)
+    except PutTogether:
+        return
+    if launch.leads:
+        write_jsonl(path, given)
+        if plan.searching:
+            asking.searcher.settle([attempt.id for attempt in given])
+        parts.remove()
+
+
+def _answer_one_of(
+    asking: _Asking, batches: Mapping[int, Sequence[Job]], number: int
+) -> list[Attempt]:
+    return _answer(asking, batches[number], number)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _still_open(batch: Sequence[Job], closed: frozenset[CellKey]) -> list[Job]:
     """A batch without the attempts of closed cells, and without the jobs nobody waits for."""
     jobs = [
@@ -435,7 +248,7 @@ def _check_folder(output: Path, settings: Mapping[str, Any]) -> None:
         return
     before, now = read_json(path), plain(settings)
     other = [k for k in now if k != "judges" and before.get(k) != now[k]]  # judging comes later
-    if other and (output / "attempts.jsonl").exists():
+    if other and any((output / name).exists() for name in ("attempts.jsonl", "parts")):
         raise RecipeError(
             f"{output} already holds an evaluation with another {', '.join(sorted(other))}. "
             "Choose another folder, or delete this one."

@@ -37,12 +37,15 @@ from holdfast.near import Match
 from holdfast.pools import Pool, row_hash
 from holdfast.prompting import Prompting
 from holdfast.recipe import MimicSettings, TriplesSettings
+from holdfast.style import Donor
 from holdfast.text import normalise
 from holdfast.triples import TokenEnds
 from holdfast.types import Conversation, Dropped
 
 HOLD_OUT_MOST = 200
 HOLD_OUT_SHARE = 0.05
+_AT_ONCE = 4096
+"""Keys that are Python numbers at one time."""
 FEW_SAFETY_ROWS = 100
 """Below this many, P1 saw no reliable effect."""
 
@@ -162,10 +165,18 @@ class HoldOut:
         """Consider one row."""
         self._keys.append(request_key(row.request, self.seed))
 
+    def fresh(self) -> HoldOut:
+        """Another one of the same seed that has seen nothing."""
+        return HoldOut(self.seed)
+
+    def take(self, other: HoldOut) -> None:
+        """Add the rows that another one saw."""
+        self._keys += other._keys
+
     def choose(self, size: int) -> dict[int, int]:
         """Keys of the `size` requests to hold out, with how many rows carry each."""
         keys, times = self._counted()
-        return dict(zip(keys[:size], times[:size], strict=True))
+        return dict(zip(keys[:size].tolist(), times[:size].tolist(), strict=True))
 
     def choose_rows(self, rows: int, beyond: Collection[int]) -> dict[int, int]:
         """Further keys that carry exactly `rows` rows, or as many below as whole requests allow.
@@ -176,18 +187,22 @@ class HoldOut:
         """
         chosen: dict[int, int] = {}
         left = rows
-        for key, times in zip(*self._counted(), strict=True):
-            if not left:
-                break
-            if times <= left and key not in beyond:
-                chosen[key] = times
-                left -= times
+        counted = self._counted()
+        for start in range(0, len(counted[0]), _AT_ONCE):
+            some = (column[start : start + _AT_ONCE].tolist() for column in counted)
+            for key, times in zip(*some, strict=True):
+                if not left:
+                    return chosen
+                if times <= left and key not in beyond:
+                    chosen[key] = times
+                    left -= times
         return chosen
 
-    def _counted(self) -> tuple[list[int], list[int]]:
+    def _counted(self) -> tuple[np.ndarray, np.ndarray]:
         """Distinct keys, smallest first, and how often each was seen."""
-        keys, times = np.unique(np.array(self._keys, dtype=np.uint64), return_counts=True)
-        return keys.tolist(), times.tolist()
+        keys = np.sort(np.frombuffer(self._keys, dtype=np.uint64))
+        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+        return keys[first], np.diff(first, append=len(keys))
 
 
 def split_held_out(
@@ -242,7 +257,7 @@ def plan(
     triples: TriplesSettings | None = None,
     token_ends: TokenEnds | None = None,
     mimic: MimicSettings | None = None,
-    donors: Sequence[Sequence[Sequence[str]]] = (),
+    donors: Sequence[Sequence[Donor]] = (),
 ) -> Plan:
     """What the mitigations, in order, ask of rows and prompting."""
     context = PlanContext(
@@ -258,7 +273,8 @@ def plan(
         requests.extend(asked)
         train, serve = mitigation.train(train, context), mitigation.serve(serve, context)
         if name == "mimic" and not formats:
-            notes.append("the rows share no format; safety rows are mixed in as they are")
+            how = "take the style of what they ask" if any(donors) else "are mixed in as they are"
+            notes.append(f"the rows share no format; safety rows {how}")
     dosed = solve(user_rows, requests)
     notes += dose_notes(requests, dosed)
     return Plan(train, serve, plain, tuple(requests), tuple(dosed), tuple(notes))
@@ -356,17 +372,16 @@ def draw(
         here = [(r, d) for r, d in zip(planned.requests, planned.dosed, strict=True)
                 if d.pool == name]  # fmt: skip
         rows = pools[name].rows if name in pools else []
-        if any(r.longest for r, _ in here):
-            rows = sorted(rows, key=lambda row: -len(row.reply))
+        for prefer in [r.prefer for r, _ in here if r.prefer]:
+            rows = list(prefer(rows))
         asked = [r for r, _ in here]
         cut = len(rows) - rows_wanted(asked, [d.validation for _, d in here])
         train = deal_requests(rows[:cut], asked, [d.rows for _, d in here])
         validation = deal_requests(rows[cut:][::-1], asked, [d.validation for _, d in here])
         for (request, _), trained, validated in zip(here, train, validation, strict=True):
-            drawn.rows.extend(_shaped(request, trained, request.source, seed))
-            drawn.validation.extend(
-                _shaped(request, validated, f"{request.source}-validation", seed)
-            )
+            fit = replace(request, shape=request.suit(rows)) if request.suit else request
+            drawn.rows.extend(_shaped(fit, trained, request.source, seed))
+            drawn.validation.extend(_shaped(fit, validated, f"{request.source}-validation", seed))
     random.Random(f"{seed}/order").shuffle(drawn.rows)  # noqa: S311
     return drawn
 

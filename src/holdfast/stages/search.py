@@ -25,14 +25,16 @@ FILE = "searches.jsonl"
 class Searcher:
     """Carries out the searches of one evaluation folder."""
 
-    def __init__(self, output: Path, judges: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, output: Path, judges: Mapping[str, Sequence[str]], rank: int = 0) -> None:
         """Bind a folder.
 
         Args:
             output: the evaluation folder.
             judges: task → judges; the first that can read its answers guides the searches.
+            rank: of this process among those that share the searches, each into its own file.
         """
-        self._path = output / FILE
+        self._output = output
+        self._path = output / (f"{rank}-{FILE}" if rank else FILE)
         self._judges = judges
         self._reader = cache(judge)
         if self._path.exists():
@@ -54,11 +56,15 @@ class Searcher:
         return found
 
     def settle(self, attempts: Sequence[str]) -> None:
-        """Keep one record for each of the attempts, in their order."""
-        if not self._path.exists():
+        """Keep one record for each of the attempts, in their order and in one file."""
+        files = sorted(self._output.glob(f"*{FILE}"))
+        if not files:
             return
-        kept: dict[str, Any] = {row["attempt"]: row for row in read_jsonl(self._path)}
-        write_jsonl(self._path, [kept[name] for name in attempts if name in kept])
+        kept: dict[str, Any] = {row["attempt"]: row for f in files for row in read_jsonl(f)}
+        write_jsonl(self._output / FILE, [kept[name] for name in attempts if name in kept])
+        for file in files:
+            if file.name != FILE:
+                file.unlink()
 
     def _guide(self, attempt: Attempt) -> Judge:
         for name in self._judges.get(attempt.task, ()):

@@ -23,7 +23,7 @@ from holdfast.prompting import Prompting
 from holdfast.recipe import Recipe
 from holdfast.rundir import RunFolder, StageStore
 from holdfast.setup import Setup, set_up
-from holdfast.stages.evaluate import Served
+from holdfast.stages.planning import Served
 from holdfast.sweep import summary
 from holdfast.sweep.arms import Arm, failures, run_arms
 from holdfast.sweep.measures import Share, harm_is_seen, measure

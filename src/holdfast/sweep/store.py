@@ -23,9 +23,15 @@ FACTS = "facts.json"
 class SharedStages:
     """Finished stages of a sweep's runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = True) -> None:
+        """Open the store.
+
+        Args:
+            folder: where it lies.
+            alone: whether no other process is at work in it: then what a kill left half done goes.
+        """
         self.folder = make_folder(folder)
-        for torn in folder.glob("*.part"):  # a kill between two steps
+        for torn in folder.glob("*.part") if alone else ():
             shutil.rmtree(torn)
 
     def take(self, name: str, key: str, outputs: Sequence[str], run: Path) -> dict[str, Any] | None:
@@ -46,13 +52,18 @@ class SharedStages:
         entry = self._entry(name, key)
         if entry.exists():
             return
-        part = entry.with_name(f"{entry.name}.part")
+        part = entry.with_name(f"{entry.name}.{os.getpid()}.part")
         _remove(part)
         part.mkdir()
         for output in outputs:
             _link(run / output, part / "outputs" / output)
         write_json(part / FACTS, facts)
-        part.rename(entry)
+        try:
+            part.rename(entry)
+        except OSError:
+            if not entry.exists():
+                raise
+            _remove(part)  # another process was first; equal keys, equal bytes
 
     def lasting(self, name: str) -> Path:
         """Where a file lies that outlives stages and is shared by all runs."""
