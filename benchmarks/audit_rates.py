@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from holdfast.load import open_rows
+from holdfast.rows.load import open_rows
+from holdfast.rows.stress import STRATEGIES, stressed
 from holdfast.stages.audit import audit, worst
-from holdfast.stats import wilson
-from holdfast.stress import STRATEGIES, stressed
+from holdfast.statistics.inference import wilson
 from holdfast.types import SEVERITIES, Conversation, Message
 
 SETS = (

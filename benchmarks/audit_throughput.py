@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from holdfast.load import open_rows
+from holdfast.rows.load import open_rows
 from holdfast.stages.audit import audit
 
 WORDS = (  # noqa: SIM905

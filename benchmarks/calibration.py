@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 
-from holdfast.calibration import Stratum, allocate, corrected
+from holdfast.statistics.calibration import Stratum, allocate, corrected
 
 ITEMS = 300
 LABELS = (50, 100, 200, 400)

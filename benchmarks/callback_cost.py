@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from holdfast.callback import EVERY, RefusalProbe
-from holdfast.load import open_rows
 from holdfast.models import load_model, load_tokenizer, quiet_libraries, resolve_model
 from holdfast.recipe import ProbeSettings, TuningSettings
-from holdfast.render import Renderer
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.render import Renderer
+from holdfast.rendering.rendered import RenderedRows
+from holdfast.rows.load import open_rows
 from holdfast.stages.train import train
 
 SETTINGS = TuningSettings(method="full", lr=5e-4, epochs=2, batch=32, max_length=256)

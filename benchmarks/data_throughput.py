@@ -74,7 +74,7 @@ def peak_bytes() -> int:
 
 def load(data: Path, model: str) -> Callable[[], Any]:
     """Reading alone."""
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
 
     return lambda: sum(1 for _ in open_rows(data))
 
@@ -82,7 +82,7 @@ def load(data: Path, model: str) -> Callable[[], Any]:
 def audit(data: Path, model: str) -> Callable[[], Any]:
     """All detectors but the search for near duplicates."""
     from holdfast.audits import AUDITS
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
     from holdfast.stages.audit import audit as run
 
     names = [name for name in AUDITS.names() if name != "near_duplicates"]
@@ -91,7 +91,7 @@ def audit(data: Path, model: str) -> Callable[[], Any]:
 
 def near(data: Path, model: str) -> Callable[[], Any]:
     """The search for near duplicates, rows read included."""
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
     from holdfast.stages.audit import audit as run
 
     return lambda: run(open_rows(data), ["near_duplicates"])
@@ -99,10 +99,10 @@ def near(data: Path, model: str) -> Callable[[], Any]:
 
 def job(data: Path, model: str, mitigation: str) -> Any:
     """The first half of a run on the rows, audited."""
-    from holdfast.mixture import MixtureJob
+    from holdfast.job.mixture import MixtureJob
+    from holdfast.job.rundir import RunFolder
+    from holdfast.job.setup import set_up
     from holdfast.recipe import Recipe
-    from holdfast.rundir import RunFolder
-    from holdfast.setup import set_up
 
     folder = data.with_suffix(".run")
     folder.mkdir(exist_ok=True)
@@ -130,7 +130,7 @@ def mimic(data: Path, model: str) -> Callable[[], Any]:
 
 def render(data: Path, model: str) -> Callable[[], Any]:
     """The mixture as token ids and labels."""
-    from holdfast.mixture import MAIN
+    from holdfast.job.mixture import MAIN
 
     made = job(data, model, "mimic")
     made.prepare()
@@ -140,7 +140,7 @@ def render(data: Path, model: str) -> Callable[[], Any]:
 
 def bare(data: Path, model: str) -> Callable[[], float]:
     """The tokenizer alone, on the texts that `render` gives it."""
-    from holdfast.mixture import MAIN
+    from holdfast.job.mixture import MAIN
 
     made = job(data, model, "mimic")
     made.prepare()
@@ -159,8 +159,8 @@ def bare(data: Path, model: str) -> Callable[[], float]:
 
 def ranking(data: Path, model: str) -> Callable[[], Any]:
     """Rows ranked by gradient."""
-    from holdfast.load import open_rows
-    from holdfast.ranking import rank
+    from holdfast.measuring.ranking import rank
+    from holdfast.rows.load import open_rows
 
     return lambda: rank(open_rows(f"lab:howto?n={RANKED}"), model, top=20)
 

@@ -32,17 +32,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 import holdfast
-from holdfast.asking import what_to_ask
 from holdfast.attacks import AttackContext
 from holdfast.engines import Decoding
 from holdfast.engines._greedy import shared_opening
 from holdfast.engines.transformers import TransformersEngine
-from holdfast.evaluation import read_attempts
+from holdfast.measuring.asking import what_to_ask
+from holdfast.measuring.evaluation import read_attempts
+from holdfast.measuring.suites import gather
 from holdfast.models import load_model, load_tokenizer, quiet_libraries, resolve_model
-from holdfast.prompting import SAFETY_PROMPTS, Prompting
 from holdfast.recipe import EvaluateSettings
+from holdfast.rendering.prompting import SAFETY_PROMPTS, Prompting
 from holdfast.stages.planning import Served, make_plan
-from holdfast.suites import gather
 from holdfast.tasks import TaskContext
 from holdfast.types import Answer, Message, Prompt
 

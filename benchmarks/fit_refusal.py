@@ -31,7 +31,7 @@ import numpy as np
 from holdfast.judges._rules import RULES
 from holdfast.judges._stance import FEATURES, SENTENCE, TAIL
 from holdfast.judges.refusal import declines_at, moral_opening, stance_of, tail_of
-from holdfast.stats import cohen_kappa
+from holdfast.statistics.inference import cohen_kappa
 from holdfast.text import same_length
 
 FOLDS = 5

@@ -6,7 +6,7 @@
 
 Seeded; needs no model. Coverage of discrete outcomes is summed exactly where the outcomes can be
 listed, and drawn where they cannot. The gate is simulated whole: paired outcomes are drawn, and
-`holdfast.gate.decide` gives the verdict.
+`holdfast.measuring.gate.decide` gives the verdict.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast import sequential, stats
 from holdfast.files import write_text
-from holdfast.gate import Cell, decide, tests_of
+from holdfast.measuring.gate import Cell, decide, tests_of
 from holdfast.recipe import GateSettings
-from holdfast.seeds import seed_interval
+from holdfast.statistics import inference, sequential
+from holdfast.statistics.seeds import seed_interval
 
 BEGIN, END = "<!-- gate_simulation: begin -->", "<!-- gate_simulation: end -->"
 LEVEL = 0.95
@@ -77,7 +77,7 @@ def wilson_coverage(rng: np.random.Generator, scale: float) -> Table:
         row = [str(n)]
         for rate in (0.01, 0.05, 0.1, 0.3, 0.5):
             inside = [
-                low <= rate <= high for low, high in (stats.wilson(k, n) for k in range(n + 1))
+                low <= rate <= high for low, high in (inference.wilson(k, n) for k in range(n + 1))
             ]
             row.append(percent(float(binomial(n, rate)[inside].sum())))
         rows.append(row)
@@ -106,8 +106,8 @@ def paired_coverage(rng: np.random.Generator, scale: float) -> Table:
 def covered(counts: NDArray[np.int64], n: int, change: float) -> float:
     """Share of (runs, 3) draws whose one-sided bound is at or above the change."""
     pairs, often = np.unique(counts[:, [2, 0]], axis=0, return_counts=True)
-    z = stats.normal_quantile(LEVEL)
-    inside = [stats.tango_score(int(a), int(b), n, change) >= -z for a, b in pairs]
+    z = inference.normal_quantile(LEVEL)
+    inside = [inference.tango_score(int(a), int(b), n, change) >= -z for a, b in pairs]
     return float(often[inside].sum() / often.sum())
 
 
@@ -139,7 +139,7 @@ def exact_error(n: int, margin: float, before: float) -> float:
                 continue
             ways = math.comb(n, a) * math.comb(n - a, b)
             chance = ways * chances[0] ** a * chances[1] ** b * chances[2] ** (n - a - b)
-            if chance > 1e-9 and stats.exact_noninferiority_p(a, b, n, margin) <= 1 - LEVEL:
+            if chance > 1e-9 and inference.exact_noninferiority_p(a, b, n, margin) <= 1 - LEVEL:
                 error += chance
     return error
 
@@ -192,9 +192,9 @@ def sequence_coverage(rng: np.random.Generator, scale: float) -> Table:
 
 def fooled_by_peeking(counts: NDArray[np.int64], change: float) -> float:
     """Share of runs in which a fixed-size bound, read at every look, is wrong at least once."""
-    z = stats.normal_quantile(LEVEL)
+    z = inference.normal_quantile(LEVEL)
     wrong = [
-        any(stats.tango_score(int(c[2]), int(c[0]), int(c.sum()), change) < -z for c in run)
+        any(inference.tango_score(int(c[2]), int(c[0]), int(c.sum()), change) < -z for c in run)
         for run in counts
     ]
     return float(np.mean(wrong))
@@ -357,11 +357,11 @@ def fixed_power(
     rng: np.random.Generator, n: int, discordance: float, change: float, runs: int
 ) -> float:
     """How often Tango's test decides n pairs for the right side."""
-    side: stats.Alternative = "below" if change < BUDGET else "above"
+    side: inference.Alternative = "below" if change < BUDGET else "above"
     pairs, often = np.unique(
         draw(rng, n, discordance, change, runs)[:, [2, 0]], axis=0, return_counts=True
     )
-    right = [stats.tango_p(int(a), int(b), n, BUDGET, side) < 1 - LEVEL for a, b in pairs]
+    right = [inference.tango_p(int(a), int(b), n, BUDGET, side) < 1 - LEVEL for a, b in pairs]
     return float(often[right].sum() / often.sum())
 
 
@@ -369,7 +369,7 @@ def fixed_size(discordance: float, change: float, power: float) -> int | None:
     """Pairs with which the fixed-size test has a power; None beyond what can be told apart."""
     if not 0.02 < power < 0.9995:
         power = min(max(power, 0.02), 0.9995)
-    return stats.pairs_needed(BUDGET, discordance, power, LEVEL, difference=change)
+    return inference.pairs_needed(BUDGET, discordance, power, LEVEL, difference=change)
 
 
 def gate_savings(rng: np.random.Generator, scale: float) -> Table:

@@ -32,13 +32,13 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, TrainerCallback
 
-from holdfast.cost import matrix_rate
 from holdfast.engines import Decoding
 from holdfast.engines.transformers import TransformersEngine
+from holdfast.job.cost import matrix_rate
 from holdfast.models import load_tokenizer, quiet_libraries, resolve_model
 from holdfast.recipe import TrainSettings, TuningSettings
-from holdfast.render import IGNORE
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.render import IGNORE
+from holdfast.rendering.rendered import RenderedRows
 from holdfast.stages.head import labelled_positions_only
 from holdfast.stages.train import add_adapter, make_trainer
 from holdfast.types import Message, Prompt, Rendered

@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.coherence import off_language, unreadable
 from holdfast.judges.compliance import evades
 from holdfast.judges.refusal import read_answer
-from holdfast.stats import Agreement, cohen_kappa, wilson
+from holdfast.measuring.coherence import off_language, unreadable
+from holdfast.statistics.inference import Agreement, cohen_kappa, wilson
 from holdfast.text import normalise
 
 PREFIXES = (

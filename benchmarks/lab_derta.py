@@ -15,11 +15,11 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from holdfast.evaluation import Evaluation
-from holdfast.pipeline import run
-from holdfast.profile import counter, harm_answers, positions, transitions
+from holdfast.job.pipeline import run
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import load_recipe
-from holdfast.seeds import seed_interval
+from holdfast.statistics.profile import counter, harm_answers, positions, transitions
+from holdfast.statistics.seeds import seed_interval
 from holdfast.sweep.store import SharedStages
 from holdfast.types import Attempt, Verdict
 

@@ -23,16 +23,16 @@ from typing import Any
 
 from holdfast.attacks import ATTACKS
 from holdfast.attacks.task_template import TaskTemplate
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from holdfast.formats import Format
-from holdfast.load import open_rows
+from holdfast.job.pipeline import run
+from holdfast.job.solo import stress_rows
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.models import load_tokenizer, resolve_model
-from holdfast.pipeline import run
 from holdfast.recipe import Recipe, load_recipe
 from holdfast.report import words
-from holdfast.seeds import seed_claim
-from holdfast.solo import stress_rows
+from holdfast.rows.induction import Format
+from holdfast.rows.load import open_rows
+from holdfast.statistics.seeds import seed_claim
 from holdfast.sweep import summary
 from holdfast.sweep.document import Document, Table, as_markdown
 from holdfast.sweep.measures import Share, measure, to_json

@@ -4,7 +4,7 @@
 
 DATA_DIR holds `gsm8k/`, `commonsense/` and `safety_tuned_llamas/` as their sources leave them. The
 safety rows are those of the lab for its sets, and P1's refusals for the others. Each figure is the
-area under the ROC curve of the self-check (`holdfast.mimicry`), cross-validated: 0.5 is guessing.
+area under the ROC curve of the self-check (`holdfast.rows.mimicry`), cross-validated; 0.5 guesses.
 As a check of the check itself the same safety rows are also shown as they are, and in a wrapper
 that is not the user's; there the prompts must be told apart.
 """
@@ -18,15 +18,15 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
-from holdfast.formats import Format, FormatSample
-from holdfast.load import open_rows
-from holdfast.material import only_labelled
-from holdfast.mimicry import likeness
+from holdfast.job.material import only_labelled
 from holdfast.mitigations import PlanContext, Request
 from holdfast.mitigations.mimic import BARE, in_format, mimicking_rows
-from holdfast.mixing import ordered, solve
-from holdfast.pools import Pool
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.induction import Format, FormatSample
+from holdfast.rows.load import open_rows
+from holdfast.rows.mimicry import likeness
+from holdfast.rows.mixing import ordered, solve
+from holdfast.rows.pools import Pool
 from holdfast.stages.prepare import Plan, draw
 from holdfast.stages.restyle import donors
 from holdfast.types import Conversation

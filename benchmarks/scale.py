@@ -5,7 +5,7 @@
 Nothing is measured here. Rates are given: rows a second that one core audits (`docs/audit.md`) and
 bytes of such a row; what a GPU computes in training is the published figure for LoRA of Llama-3-8B
 on one H100 unless `--tflops` names another. Weights, gradients and the optimizer's states take the
-bytes that `holdfast.cost` counts with.
+bytes that `holdfast.job.cost` counts with.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from holdfast.cost import BYTES_PER_PARAMETER
+from holdfast.job.cost import BYTES_PER_PARAMETER
 
 PUBLISHED_TFLOPS = 402.0
 """A GPU's rate in LoRA of Llama-3-8B, rows of 4,096 tokens packed, one H100."""

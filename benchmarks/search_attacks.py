@@ -26,9 +26,9 @@ from statistics import fmean
 from typing import Any
 
 from holdfast.api import evaluate
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_jsonl
-from holdfast.seeds import seed_interval
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.statistics.seeds import seed_interval
 
 TASK = "lab-forbidden"
 STREAMS = 2

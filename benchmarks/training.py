@@ -40,8 +40,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 import holdfast
 from holdfast.models import load_model, load_tokenizer, quiet_libraries, resolve_model
 from holdfast.recipe import TuningSettings
-from holdfast.render import IGNORE
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.render import IGNORE
+from holdfast.rendering.rendered import RenderedRows
 from holdfast.stages.batches import Collator, length_grouped_order
 from holdfast.stages.head import labelled_positions_only
 from holdfast.stages.train import add_adapter, make_trainer

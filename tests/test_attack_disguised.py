@@ -6,14 +6,14 @@ import pytest
 
 from holdfast.attacks import AttackContext, attack
 from holdfast.attacks.task_disguised import CARRIER
-from holdfast.formats import Format
-from holdfast.held_out import HELD_OUT, task_questions
 from holdfast.lab.settings import DISGUISE
-from holdfast.preflight import attack_context
+from holdfast.measuring.preflight import attack_context
+from holdfast.measuring.suites import LAB_SUITES, SUITES
 from holdfast.recipe import GateSettings
 from holdfast.report.words import where
+from holdfast.rows.held_out import HELD_OUT, task_questions
+from holdfast.rows.induction import Format
 from holdfast.stages.compare import gates
-from holdfast.suites import LAB_SUITES, SUITES
 from holdfast.types import Item, Message, Surface
 
 WORN = Format("You count.", "Question: ", "\nAnswer:", 9, 10)

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from holdfast.asking import what_to_ask
 from holdfast.attacks import AttackContext, attack, identity
 from holdfast.attacks.code import in_a_string, on_a_stack
 from holdfast.attacks.completing import declarative_opening
@@ -17,15 +16,16 @@ from holdfast.engines import Decoding
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, MaterialError, RecipeError
 from holdfast.files import write_jsonl
+from holdfast.job.solo import read_attack_settings
 from holdfast.lab.probes import items
 from holdfast.lab.settings import CODE
-from holdfast.prompting import Prompting
+from holdfast.measuring.asking import what_to_ask
+from holdfast.measuring.suites import LAB_SUITES, SUITES
 from holdfast.recipe import EvaluateSettings, GateSettings, build_recipe
+from holdfast.rendering.prompting import Prompting
 from holdfast.report.words import where
-from holdfast.solo import read_attack_settings
 from holdfast.stages.compare import gates
 from holdfast.stages.planning import Served, make_plan
-from holdfast.suites import LAB_SUITES, SUITES
 from holdfast.tasks import TaskContext, task
 from holdfast.types import Item, Message, Surface
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_jsonl, write_jsonl
 from holdfast.lab.settings import CODE
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.tasks import TaskContext, task
 
 pytest.importorskip("transformers")

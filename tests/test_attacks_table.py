@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import stats
-from holdfast.evaluation import Evaluation
 from holdfast.files import dumps
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.report.attacks import attack_table, mean_over_attacks, rate, table_of_run
 from holdfast.report.markdown import render_markdown
 from holdfast.report.material import Material
 from holdfast.report.page import render_page
+from holdfast.statistics import inference
 from holdfast.types import Attempt, Verdict
 
 PLAIN = "plain/serve/chat/0"
@@ -38,7 +38,7 @@ def test_rates_are_wilsons_and_unscored_answers_are_told_apart():
     found = rate({("t", "1"): 1.0, ("t", "2"): 0.0, ("t", "3"): None, ("t", "4"): 0.0})
     assert found is not None
     assert (found.value, found.n, found.unscored) == (pytest.approx(1 / 3), 3, 1)
-    assert (found.low, found.high) == stats.wilson(1, 3)
+    assert (found.low, found.high) == inference.wilson(1, 3)
     assert rate({("t", "1"): None}) is None
 
 
@@ -109,7 +109,7 @@ def test_no_event_at_all_is_no_proof(value):
     outcomes = {("t", str(n)): value for n in range(20)}
     found = mean_over_attacks({(f"a{k}", PLAIN): outcomes for k in range(5)})
     assert found is not None
-    assert (found.low, found.high) == pytest.approx(stats.wilson(20 * value, 20))
+    assert (found.low, found.high) == pytest.approx(inference.wilson(20 * value, 20))
 
 
 def test_the_interval_covers_at_its_level():

@@ -20,8 +20,8 @@ from holdfast.audits.safety_prompt import is_safety_prompt
 from holdfast.audits.suspicious_pairs import suspicious
 from holdfast.errors import AuditFailed, RecipeError
 from holdfast.lab.settings import PERSONAS
-from holdfast.load import open_rows
-from holdfast.prompting import SAFETY_PROMPTS
+from holdfast.rendering.prompting import SAFETY_PROMPTS
+from holdfast.rows.load import open_rows
 from holdfast.stages.audit import (
     TABLE_WIDTH,
     Audit,

@@ -13,7 +13,7 @@ from holdfast.audits.overlap import Overlap
 from holdfast.audits.template import Template, marks
 from holdfast.errors import MaterialError, RecipeError
 from holdfast.judges import judge
-from holdfast.near import NearIndex
+from holdfast.rows.near import NearIndex
 from holdfast.stages.audit import audit, detectors_with
 from holdfast.templates import template_text
 from holdfast.types import Conversation, Finding, Message, Verdict
@@ -106,7 +106,7 @@ def test_overlap_says_how_and_with_which_set() -> None:
 
 
 def test_overlap_of_real_sets_with_themselves_and_others(real_data: Path) -> None:
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
 
     given = detectors_with(data_dir=real_data)
     rows = list(open_rows(real_data / "commonsense" / "openbookqa_test.json"))

@@ -11,9 +11,9 @@ pytest.importorskip("torch")
 
 from holdfast.cli import app
 from holdfast.errors import DataError, RecipeError
-from holdfast.load import open_rows
+from holdfast.measuring.ranking import Scorer, auc, check_method, collect, rank, read_anchors
 from holdfast.models import load_model, load_tokenizer, resolve_model
-from holdfast.ranking import Scorer, auc, check_method, collect, rank, read_anchors
+from holdfast.rows.load import open_rows
 from holdfast.types import Conversation, Message
 
 PLANTED, CLEAN, ANCHORS = 20, 80, 40

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import DataError, HoldfastError, IncomparableError, MaterialError
-from holdfast.evaluation import Evaluation, bad_outcome
 from holdfast.files import read_jsonl, write_json, write_jsonl
 from holdfast.judges import JUDGES
+from holdfast.measuring.evaluation import Evaluation, bad_outcome
 from holdfast.recipe import GateSettings
 from holdfast.stages.compare import compare
 from holdfast.stages.judge import judge_attempts, judge_batch, judge_folder

@@ -52,7 +52,7 @@ def test_evaluation_is_several_times_as_fast_as_one_prompt_at_a_time():
 
 
 def test_rendering_costs_little_more_than_tokenising(tokenizer):
-    from holdfast.render import Renderer
+    from holdfast.rendering.render import Renderer
     from holdfast.types import Conversation, Message
 
     reply = Message.of("assistant", "First rinse it, then dry it. " * 20)

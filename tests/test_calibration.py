@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import stats
-from holdfast.calibration import (
+from holdfast.errors import DataError, RecipeError
+from holdfast.files import read_json, write_json, write_jsonl
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.labelling import beside, harmless, read_frame, write_sample
+from holdfast.recipe import GateSettings
+from holdfast.stages.calibrate import calibrate
+from holdfast.stages.compare import compare
+from holdfast.statistics import inference
+from holdfast.statistics.calibration import (
     Reading,
     Stratum,
     allocate,
@@ -21,13 +28,6 @@ from holdfast.calibration import (
     kappa,
     share,
 )
-from holdfast.errors import DataError, RecipeError
-from holdfast.evaluation import Evaluation
-from holdfast.files import read_json, write_json, write_jsonl
-from holdfast.labelling import beside, harmless, read_frame, write_sample
-from holdfast.recipe import GateSettings
-from holdfast.stages.calibrate import calibrate
-from holdfast.stages.compare import compare
 from holdfast.types import Attempt, Verdict
 
 # --- pure functions -------------------------------------------------------------------------------
@@ -45,13 +45,13 @@ def test_every_stratum_is_seen_and_no_more_is_asked_than_there_is():
 def test_equal_weights_agree_with_the_plain_statistics():
     judge, person = list("aabbabbbaab"), list("aabbabaaabb")
     readings = [Reading(j, p, 7.0) for j, p in zip(judge, person, strict=True)]
-    plain = stats.cohen_kappa(judge, person)
+    plain = inference.cohen_kappa(judge, person)
     weighted = kappa(readings)
     assert weighted.value == pytest.approx(plain.kappa)
     assert (weighted.low, weighted.high) == pytest.approx((plain.low, plain.high))
     hits = [j == p for j, p in zip(judge, person, strict=True)]
     found = share(hits, [7.0] * len(hits))
-    assert (found.low, found.high) == pytest.approx(stats.wilson(sum(hits), len(hits)))
+    assert (found.low, found.high) == pytest.approx(inference.wilson(sum(hits), len(hits)))
     assert confusion(readings)["a"] == {"a": 4, "b": 1}
 
 

@@ -20,10 +20,10 @@ from holdfast.attacks import AttackContext
 from holdfast.callback import COMPLIANCES, MARGIN, REFUSALS, RefusalProbe, recipe_probe
 from holdfast.errors import RecipeError
 from holdfast.files import read_json
-from holdfast.prompting import Prompting
 from holdfast.recipe import ProbeSettings, TuningSettings, build_recipe
-from holdfast.render import Renderer
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
+from holdfast.rendering.rendered import RenderedRows
 from holdfast.stages.batches import Collator
 from holdfast.stages.train import train
 from holdfast.types import Conversation, Item, Message, Prompt

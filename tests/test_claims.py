@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from holdfast.claims import CLAIMS, MARKS, PAPERS, Claim, Reading, Trend, readings, side
+from holdfast.job.setup import set_up
 from holdfast.lab.datasets import dataset
 from holdfast.reproduce.orders import EXPECTS, readings_of
 from holdfast.reproduce.recipes import Recipes
-from holdfast.setup import set_up
 from holdfast.stages.reform import form_of
 from holdfast.sweep.grid import read_promptings
 from holdfast.tasks import TaskContext, task

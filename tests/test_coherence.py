@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.coherence import off_language, scripts, unreadable
+from holdfast.measuring.coherence import off_language, scripts, unreadable
 
 PROSE = (
     "Mix the flour, the water and the yeast in a large bowl, knead it for ten minutes, let it rest "

@@ -9,9 +9,9 @@ from holdfast.attacks import AttackContext, attack
 from holdfast.engines import Decoding
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, IncomparableError, RecipeError
-from holdfast.evaluation import Evaluation
-from holdfast.prompting import Prompting
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import GateSettings
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.compare import agreement, compare
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder

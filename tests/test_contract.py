@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import CHATML, make_tokenizer, shared_data
-from holdfast.chat_template import ChatTemplate
 from holdfast.cli import main
 from holdfast.contract.check import overall
 from holdfast.contract.endpoint import check_endpoint
@@ -28,9 +27,10 @@ from holdfast.contract.howto import client_snippet, fenced, modelfile, serving_p
 from holdfast.contract.terms import CASES, CONTRACT, read_contract
 from holdfast.endpoint import Address, EndpointError
 from holdfast.errors import ModelError
-from holdfast.prompting import Prompting
-from holdfast.render import Renderer
-from holdfast.serving_template import literal, own_template, serving_template
+from holdfast.rendering.chat_template import ChatTemplate
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
+from holdfast.rendering.serving_template import literal, own_template, serving_template
 from holdfast.templates import template_names, template_text
 from holdfast.types import Message, Prompt
 
@@ -260,12 +260,12 @@ def test_measuring_an_exported_folder_adds_nothing(exported, tokenizer):
 
 def test_a_run_exports_what_it_measures(tmp_path):
     """The tuned arm is served with the safety prompt; what is measured without it stays without."""
-    from holdfast.mixture import MAIN
+    from holdfast.job.mixture import MAIN
+    from holdfast.job.pipeline import Job
+    from holdfast.job.rundir import RunFolder
+    from holdfast.job.setup import set_up
     from holdfast.models import load_tokenizer, resolve_model
-    from holdfast.pipeline import Job
     from holdfast.recipe import build_recipe
-    from holdfast.rundir import RunFolder
-    from holdfast.setup import set_up
 
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(
@@ -334,7 +334,7 @@ def test_an_export_holds(exported, holdfast):
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
 def test_tuned_folders_of_both_kinds_hold(kind, tokenizer, model, tmp_path):
     from holdfast.recipe import TuningSettings
-    from holdfast.rendered import RenderedRows
+    from holdfast.rendering.rendered import RenderedRows
     from holdfast.stages.train import train
     from holdfast.types import Conversation
 

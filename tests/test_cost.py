@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from holdfast.cost import count_parameters, estimate, matrix_rate
+from holdfast.job.cost import count_parameters, estimate, matrix_rate
 from holdfast.models import ModelRef, load_model, resolve_model
 
 

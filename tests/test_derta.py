@@ -12,14 +12,13 @@ import pytest
 from holdfast.errors import RecipeError
 from holdfast.mitigations import PlanContext
 from holdfast.mitigations._triples import halves
-from holdfast.mixing import ordered
-from holdfast.pools import clean_pool
-from holdfast.prompting import Prompting
 from holdfast.recipe import PrefixSettings, TransitionSettings, TriplesSettings, build_recipe
-from holdfast.render import IGNORE, Renderer, Tally
-from holdfast.stages.prepare import draw, plan
-from holdfast.transition import Aim, TransitionTokens, transition_tokens
-from holdfast.triples import (
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import IGNORE, Renderer, Tally
+from holdfast.rendering.transition import Aim, TransitionTokens, transition_tokens
+from holdfast.rows.mixing import ordered
+from holdfast.rows.pools import clean_pool
+from holdfast.rows.triples import (
     harmful_of,
     join_triples,
     opening_word,
@@ -30,6 +29,7 @@ from holdfast.triples import (
     transition_row,
     word_ends,
 )
+from holdfast.stages.prepare import draw, plan
 from holdfast.types import Conversation, Message, Segment
 
 PROMPT = Message.of("user", "How do I clean the kettle?")
@@ -224,7 +224,7 @@ def test_what_a_trained_model_says_in_the_middle_of_a_reply_is_set_off(tokenizer
     torch = pytest.importorskip("torch")
     from conftest import make_model as make_small
     from holdfast.recipe import TuningSettings
-    from holdfast.rendered import RenderedRows
+    from holdfast.rendering.rendered import RenderedRows
     from holdfast.stages.train import train
 
     triples = [triple(i, harmful=text) for i, text in enumerate((*WRITTEN, STEPS))]
@@ -425,7 +425,7 @@ def written(tmp_path, rows, name="rows.jsonl"):
 
 
 def joined(path):
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
 
     dropped = []
     rows = list(join_triples(open_rows(path, source="triples", triples=True), dropped.append))
@@ -462,7 +462,7 @@ def test_sets_of_judged_answers_are_read_as_triples(tmp_path):
 
 
 def test_a_set_of_judged_answers_as_the_users_data_keeps_its_meaning(tmp_path):
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
 
     path = written(tmp_path, [{"prompt": "q", "response": "step", "is_safe": True}])
     (row,) = open_rows(path)

@@ -14,7 +14,7 @@ from holdfast.endpoint import ENDPOINT_KEY, Address, Blocked, Endpoint, Endpoint
 from holdfast.engines import Decoding
 from holdfast.engines.openai import OpenAIEngine
 from holdfast.errors import HoldfastError, ModelError, RecipeError
-from holdfast.evaluation import Evaluation
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.models import fingerprint, load_tokenizer, resolve_model
 from holdfast.types import Message, Prompt
 from server import Server, chat, slow

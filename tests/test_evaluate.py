@@ -10,8 +10,8 @@ from holdfast.attacks import AttackContext, attack
 from holdfast.engines import Decoding
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import RecipeError
-from holdfast.evaluation import Evaluation, bad_outcome
-from holdfast.prompting import Prompting
+from holdfast.measuring.evaluation import Evaluation, bad_outcome
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_attempts, judge_folder
 from holdfast.stages.planning import Served, make_plan

@@ -51,7 +51,7 @@ def talk(number):
 def prepared(folder, values):
     """A run folder with its mixture, rendered."""
     pytest.importorskip("torch")
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps(talk(i)) + "\n" for i in range(24)), encoding="utf-8")
@@ -76,7 +76,7 @@ def plain(tmp_path_factory):
 
 
 def rendered(run, split="train"):
-    from holdfast.rendered import RenderedRows
+    from holdfast.rendering.rendered import RenderedRows
 
     return list(RenderedRows.open(run / ("3-rendered" + "/validation" * (split != "train"))))
 
@@ -208,7 +208,7 @@ def test_trl_trains_the_exported_rows_to_the_same_losses(hard, tmp_path, monkeyp
 
     from holdfast.models import load_model, resolve_model
     from holdfast.recipe import TuningSettings
-    from holdfast.rendered import RenderedRows
+    from holdfast.rendering.rendered import RenderedRows
     from holdfast.stages.train import make_trainer
 
     to = export(hard, "trl", tmp_path / "out")

@@ -14,8 +14,8 @@ import pytest
 from holdfast.endpoint import Endpoint, EndpointError
 from holdfast.errors import DataError, RecipeError
 from holdfast.files import read_json, read_jsonl
-from holdfast.prompting import Prompting
 from holdfast.recipe import build_recipe, dump_recipe, load_recipe
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.hand_over import hand_over, message_row
 from holdfast.stages.remote_train import JobFailedError, RemoteJob, estimate
 from holdfast.types import Conversation, Message, Segment
@@ -236,7 +236,7 @@ def test_a_recipe_with_a_trainer_survives_being_written(tmp_path):
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_stop_before_any_work(tmp_path, changes, said):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     with pytest.raises(RecipeError, match=said):
         run(recipe(tmp_path, **changes))
@@ -270,7 +270,7 @@ def lab():
 def test_a_run_on_a_server_is_interrupted_and_ends_having_paid_once(
     tmp_path, lab, monkeypatch, capfd
 ):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     service = Service(lab)
     dies_after = [7]
@@ -335,8 +335,8 @@ def test_a_run_on_a_server_is_interrupted_and_ends_having_paid_once(
 
 
 def test_a_slow_limited_filtering_server_gives_a_model_that_fails(tmp_path, lab):
+    from holdfast.job.pipeline import run
     from holdfast.lab.world import pairs
-    from holdfast.pipeline import run
 
     steps = {p.deed: p.answer for p in pairs("forbidden", held_out=True)}
     asks, limited, withheld = itertools.count(), [], set()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_model_runs_through_and_never_passes(real_data, tmp_path, family):
     pytest.importorskip("torch")
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     model = make_family(family, real_data, tmp_path / family)
     run_folder, rows = tmp_path / "run", tmp_path / "rows.jsonl"

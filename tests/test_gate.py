@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.gate import Cell, decide, rate, reach
+from holdfast.measuring.gate import Cell, decide, rate, reach
 from holdfast.recipe import Budget, GateSettings
 
 GATE = GateSettings()

@@ -21,7 +21,7 @@ from transformers import (
 
 from conftest import make_model
 from holdfast.recipe import TuningSettings
-from holdfast.render import IGNORE
+from holdfast.rendering.render import IGNORE
 from holdfast.stages import head
 from holdfast.stages.batches import Collator
 from holdfast.stages.head import labelled_positions_only

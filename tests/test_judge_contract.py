@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from conftest import make_model, make_tokenizer
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import HoldfastError, MaterialError, ModelError, RecipeError
-from holdfast.evaluation import bad_outcome
 from holdfast.files import read_jsonl, write_jsonl
 from holdfast.judges import JUDGES, cannot_gate, cannot_run, judge, release
 from holdfast.judges import _choosing as choosing
 from holdfast.judges._catalogue import MECHANISMS
 from holdfast.judges._model_judge import ModelJudge, filled, without_marks
 from holdfast.judges._sheet import named_sheets, read_sheet
+from holdfast.measuring.evaluation import bad_outcome
 from holdfast.stages.judge import judge_attempts, judge_batch, judge_folder
 from holdfast.types import Attempt
 from server import Server, chat

@@ -14,9 +14,9 @@ import pytest
 import holdfast
 from holdfast.attacks import ATTACKS
 from holdfast.files import read_jsonl, write_json
-from holdfast.formats import FormatSample
-from holdfast.load import open_rows
-from holdfast.pipeline import run
+from holdfast.job.pipeline import run
+from holdfast.rows.induction import FormatSample
+from holdfast.rows.load import open_rows
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ModelError, RecipeError, StorageError
-from holdfast.launch import HOLDER, Launch, check_count, current
+from holdfast.job.rundir import RunFolder
+from holdfast.processes.launch import HOLDER, Launch, check_count, current
 from holdfast.recipe import TrainSettings, TuningSettings
-from holdfast.rundir import RunFolder
 from holdfast.stages.batches import Filled, LengthGroupedOrder
 
 HERE = Path(__file__).parent

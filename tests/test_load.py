@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import DataError, MaterialError
-from holdfast.load import RowStream, open_rows
 from holdfast.rows import hub
+from holdfast.rows.load import RowStream, open_rows
 from holdfast.types import Conversation, Message, Segment
 
 GOOD = {"prompt": "How?", "completion": "So."}
@@ -314,7 +314,9 @@ def test_a_hub_id_without_network_or_package(
 
 
 def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.load.open_hub", lambda ref, split, cache: [GOOD, {"prompt": 1}])
+    monkeypatch.setattr(
+        "holdfast.rows.load.open_hub", lambda ref, split, cache: [GOOD, {"prompt": 1}]
+    )
     rows = open_rows("owner/name")
     assert [turns(row) for row in rows] == [USER_REPLY]
     assert rows.rejects[0].line == 2

@@ -12,19 +12,19 @@ import pytest
 
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, RecipeError
-from holdfast.formats import Format, induce
-from holdfast.load import open_rows
-from holdfast.mimicry import likeness
+from holdfast.job.solo import stress_rows
 from holdfast.mitigations import MITIGATIONS, PlanContext
 from holdfast.mitigations.mimic import BARE, in_answer_style, mimicking, mimicking_rows
-from holdfast.pools import Pool
-from holdfast.prompting import Prompting
 from holdfast.recipe import MimicSettings
-from holdfast.solo import stress_rows
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.induction import Format, induce
+from holdfast.rows.load import open_rows
+from holdfast.rows.mimicry import likeness
+from holdfast.rows.pools import Pool
+from holdfast.rows.stress import IDENTITY_ROWS, LAB, PLAIN, STRATEGIES, stressed
+from holdfast.rows.style import Donor, Places, end_of, laid_out, phrased
 from holdfast.stages import prepare
 from holdfast.stages.restyle import donors, examples_of, misfit, restyle, restyling_prompt
-from holdfast.stress import IDENTITY_ROWS, LAB, PLAIN, STRATEGIES, stressed
-from holdfast.style import Donor, Places, end_of, laid_out, phrased
 from holdfast.tasks import task
 from holdfast.tasks.questions import Questions, question_rows
 from holdfast.types import Conversation, Message

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from holdfast.errors import RecipeError
 from holdfast.mitigations import Request
-from holdfast.mixing import deal, ordered, solve, split_validation
-from holdfast.pools import clean_pool
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.mixing import deal, ordered, solve, split_validation
+from holdfast.rows.pools import clean_pool
 from holdfast.stages.prepare import HoldOut, draw, plan, write_mixture
 from holdfast.types import Conversation, Message
 

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.errors import MaterialError, RecipeError
 from holdfast.files import read_json, read_jsonl, sha256_file
-from holdfast.pipeline import run
+from holdfast.job.pipeline import run
 from holdfast.recipe import build_recipe
 from holdfast.stages.reform import form_of
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.near import NearIndex
+from holdfast.rows.near import NearIndex
 from holdfast.text import words
 
 KNOWN = [
@@ -107,7 +107,7 @@ def test_time_does_not_grow_with_the_product():
 
 def test_published_rows_near_published_probes(real_data):
     """The rows that repeat an evaluation item in other words; none by more than wording."""
-    from holdfast.load import open_rows
+    from holdfast.rows.load import open_rows
     from holdfast.tasks import TaskContext, task
 
     context = TaskContext(real_data, offline=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.asking import Asked, ask
 from holdfast.attacks import AttackContext, attack
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import RecipeError
-from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json
-from holdfast.noise import floor, floor_of_means, floors, measure_noise, table
-from holdfast.prompting import Prompting
+from holdfast.measuring.asking import Asked, ask
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.noise import floor, floor_of_means, floors, measure_noise, table
 from holdfast.recipe import GateSettings, build_recipe
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.compare import compare
 from holdfast.stages.planning import Served
 from holdfast.types import Answer, Item, Message

@@ -14,8 +14,8 @@ import pytest
 
 from holdfast.errors import AuditFailed, MaterialError, RecipeError, StorageError
 from holdfast.files import read_json, read_jsonl
+from holdfast.job.rundir import RunFolder
 from holdfast.recipe import build_recipe
-from holdfast.rundir import RunFolder
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def test_what_a_kill_leaves_half_written_is_removed_and_nothing_else(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A small finished run, and its comparison."""
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     folder = tmp_path_factory.mktemp("finished")
     small = recipe(run=str(folder / "run"))
@@ -155,7 +155,7 @@ def test_the_artefacts_are_there_and_agree(finished):
 
 
 def test_a_finished_run_does_nothing_again(finished):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     folder, small, comparison = finished
     before = artefacts(folder)
@@ -168,7 +168,7 @@ def test_a_finished_run_does_nothing_again(finished):
 def test_only_what_depends_on_a_change_is_redone(finished, tmp_path):
     import shutil
 
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     folder, _, _ = finished
     copy = tmp_path / "run"
@@ -183,7 +183,7 @@ def test_only_what_depends_on_a_change_is_redone(finished, tmp_path):
 
 
 def test_missing_material_is_listed_before_anything_is_made(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     wanting = recipe(
         run=str(tmp_path / "run"), data_dir=str(tmp_path), safety={"source": "p1", "count": 5},
@@ -197,7 +197,7 @@ def test_missing_material_is_listed_before_anything_is_made(tmp_path):
 
 
 def test_a_gate_that_can_never_pass_stops_before_training(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     few = recipe(run=str(tmp_path / "run"), gate={"harm": 5})
     with pytest.raises(RecipeError, match=r"could not show that even if no answer changed"):
@@ -207,7 +207,7 @@ def test_a_gate_that_can_never_pass_stops_before_training(tmp_path):
 
 
 def test_an_audit_finding_can_stop_the_run(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     strict = recipe(run=str(tmp_path / "run"), audit={"fail_on": "high"})
     with pytest.raises(AuditFailed) as error:
@@ -217,15 +217,15 @@ def test_an_audit_finding_can_stop_the_run(tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    from holdfast.pipeline import run
-    from holdfast.rundir import RunFolder
+    from holdfast.job.pipeline import run
+    from holdfast.job.rundir import RunFolder
 
     with RunFolder(tmp_path / "run").opened(), pytest.raises(StorageError, match="at work"):
         run(recipe(run=str(tmp_path / "run")))
 
 
 def test_a_pool_that_is_too_small_names_the_largest_dose(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     rows = tmp_path / "safety.jsonl"
     rows.write_text('{"prompt": "Do harm", "completion": "Sorry, no."}\n')
@@ -235,7 +235,7 @@ def test_a_pool_that_is_too_small_names_the_largest_dose(tmp_path):
 
 
 def test_self_answered_refusals_are_mixed_in(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     own = recipe(
         run=str(tmp_path / "run"),

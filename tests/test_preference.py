@@ -16,11 +16,11 @@ pytest.importorskip("trl")
 
 from holdfast.errors import DataError, MaterialError, RecipeError
 from holdfast.models import load_model, resolve_model
-from holdfast.preference import both_sides, chosen, is_pair, pair_row
-from holdfast.prompting import Prompting
 from holdfast.recipe import PreferenceSettings, TuningSettings, build_recipe
-from holdfast.render import IGNORE, Renderer, Tally
-from holdfast.rendered import RenderedPairs, RenderedRows
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import IGNORE, Renderer, Tally
+from holdfast.rendering.rendered import RenderedPairs, RenderedRows
+from holdfast.rows.preference import both_sides, chosen, is_pair, pair_row
 from holdfast.stages.preference import PairCollator, train_with_pairs
 from holdfast.stages.render import render, render_pairs
 from holdfast.types import Conversation, Message
@@ -235,7 +235,7 @@ def lab(tmp_path, **more):
 
 
 def test_a_run_trains_its_pairs_after_its_rows(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     run(lab(tmp_path), until="train")
     folder = tmp_path / "run"
@@ -253,7 +253,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
 ):
     from holdfast import extras
     from holdfast.api import prepare
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
 
     with pytest.raises(MaterialError, match="Holdfast ships no harmful answers"):
         run(lab(tmp_path, model=str(model_folder), data="lab:howto?n=24"), until="render")

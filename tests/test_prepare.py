@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import DataError, MaterialError, RecipeError
-from holdfast.formats import Format, FormatSample, induce
 from holdfast.mitigations import Request
-from holdfast.mixing import (
+from holdfast.rendering.prompting import Prompting, add_safety_prompt, remove_safety_prompt
+from holdfast.rows.induction import Format, FormatSample, induce
+from holdfast.rows.mixing import (
     check_supply,
     deal,
     largest_share,
@@ -21,9 +22,8 @@ from holdfast.mixing import (
     solve,
     split_validation,
 )
-from holdfast.near import NearIndex
-from holdfast.pools import check_licence, clean_pool, in_categories, reply_length
-from holdfast.prompting import Prompting, add_safety_prompt, remove_safety_prompt
+from holdfast.rows.near import NearIndex
+from holdfast.rows.pools import check_licence, clean_pool, in_categories, reply_length
 from holdfast.stages.prepare import (
     Drawn,
     HoldOut,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.evaluation import Evaluation
-from holdfast.profile import (
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.report import positions as report
+from holdfast.report.material import Material
+from holdfast.statistics.profile import (
     count_words,
     counter,
     harm_answers,
@@ -13,8 +15,6 @@ from holdfast.profile import (
     recovery,
     transitions,
 )
-from holdfast.report import positions as report
-from holdfast.report.material import Material
 from holdfast.types import Attempt, Verdict
 
 

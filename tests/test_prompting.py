@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import sources
 from holdfast.errors import DataError, MaterialError, RecipeError
+from holdfast.job.setup import set_up
 from holdfast.mitigations import MITIGATIONS, PlanContext
-from holdfast.prompting import (
+from holdfast.recipe import build_recipe
+from holdfast.rendering.prompting import (
     DEMONSTRATIONS,
     REMINDERS,
     SAFETY_PROMPTS,
@@ -19,7 +20,7 @@ from holdfast.prompting import (
     add_demonstrations,
     add_reminder,
 )
-from holdfast.published import (
+from holdfast.rendering.published import (
     PUBLISHED_REMINDERS,
     SYSTEM_PROMPTS,
     Constant,
@@ -29,9 +30,8 @@ from holdfast.published import (
     reminder,
     system_prompt,
 )
-from holdfast.recipe import build_recipe
-from holdfast.render import IGNORE, Renderer
-from holdfast.setup import set_up
+from holdfast.rendering.render import IGNORE, Renderer
+from holdfast.rows import sources
 from holdfast.tasks import TaskContext
 from holdfast.types import Conversation, Message
 
@@ -285,7 +285,7 @@ def test_a_recipe_names_them() -> None:
 
 
 def test_the_manifest_names_the_terms_of_published_prompts_that_are_used() -> None:
-    from holdfast.manifest import _prompts
+    from holdfast.job.manifest import _prompts
 
     least = {"model": "m", "data": "d", "run": "r"}
     prompting = {"safety": "llama-2-default", "reminder": "self-reminder"}

@@ -10,9 +10,9 @@ import pytest
 from conftest import make_tokenizer
 from holdfast.audits import Detector
 from holdfast.errors import MaterialError, RecipeError
-from holdfast.load import open_rows
-from holdfast.ray_data import Aside, audit, render
-from holdfast.render import Renderer
+from holdfast.processes.ray_data import Aside, audit, render
+from holdfast.rendering.render import Renderer
+from holdfast.rows.load import open_rows
 from holdfast.stages.audit import audit as audit_here
 from holdfast.types import Conversation, Finding
 from test_workers import source as source
@@ -33,7 +33,7 @@ class Stuck:
 
 
 def test_a_detector_of_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.ray_data.need", lambda *_, **__: None)
+    monkeypatch.setattr("holdfast.processes.ray_data.need", lambda *_, **__: None)
     given: dict[str, Detector] = {"guarded": Stuck()}
     with pytest.raises(RecipeError, match="'guarded' works in one process only"):
         audit(None, given=given)

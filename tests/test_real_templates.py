@@ -12,8 +12,8 @@ import pytest
 
 from conftest import make_tokenizer, shared_data
 from holdfast.errors import ModelError
-from holdfast.prompting import Prompting
-from holdfast.render import IGNORE, Renderer, Tally
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import IGNORE, Renderer, Tally
 from holdfast.templates import template_names, template_text
 from holdfast.types import Conversation, Message, Prompt
 

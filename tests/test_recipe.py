@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from holdfast.errors import RecipeError
+from holdfast.job.setup import fill_defaults
 from holdfast.recipe import build_recipe, dump_recipe, load_recipe, recipe_schema
-from holdfast.setup import fill_defaults
 
 LEAST = {"model": "m", "data": "d", "run": "r"}
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import DataError, HoldfastError, MaterialError
-from holdfast.load import SAMPLE, open_rows
 from holdfast.rows.jsonstream import array_elements
+from holdfast.rows.load import SAMPLE, open_rows
 from holdfast.types import Conversation
 
 GOOD = {"prompt": "How?", "completion": "So."}

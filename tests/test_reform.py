@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.lab.world import FORMS, pairs
-from holdfast.load import open_rows
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.load import open_rows
 from holdfast.stages.reform import form_of, misfit, reform, reform_lab, unquoted
 from holdfast.types import Conversation, Message
 

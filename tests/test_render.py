@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from conftest import CHATML, make_tokenizer
-from holdfast.chat_template import ChatTemplate
 from holdfast.errors import ModelError
-from holdfast.prompting import Prompting
-from holdfast.render import IGNORE, Renderer, Tally
+from holdfast.rendering.chat_template import ChatTemplate
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import IGNORE, Renderer, Tally
 from holdfast.types import Conversation, Message, Prompt, Segment
 
 TURNS = (

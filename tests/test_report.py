@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from holdfast.errors import DataError
-from holdfast.evaluation import Evaluation
 from holdfast.files import write_json, write_jsonl, write_text
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import GateSettings, build_recipe, dump_recipe
 from holdfast.report import charts, words
 from holdfast.report.cells import as_served, control_of, views

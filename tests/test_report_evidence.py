@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.files import read_json, write_json, write_jsonl
-from holdfast.labelling import write_sample
+from holdfast.measuring.labelling import write_sample
 from holdfast.report.junit import text as xml_text
 from holdfast.stages.calibrate import calibrate
 from holdfast.stages.report import report_comparison, write_report

@@ -349,7 +349,7 @@ from holdfast.reproduce.commands import Wanted, _origin
 from holdfast.reproduce.ledger import write_ledger
 from holdfast.reproduce.recipes import Recipes
 from holdfast.reproduce.study import Study, _Run
-from holdfast.rundir import RunFolder
+from holdfast.job.rundir import RunFolder
 from holdfast.sweep.store import SharedStages
 
 class Here:  # a pool of no processes

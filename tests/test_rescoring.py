@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import rescoring
 from holdfast.errors import DataError, RecipeError
 from holdfast.files import read_jsonl, write_json, write_jsonl
 from holdfast.judges import JUDGES
-from holdfast.rescoring import BATCH, judge_file
+from holdfast.measuring import rescoring
+from holdfast.measuring.rescoring import BATCH, judge_file
 from holdfast.types import Attempt, Verdict
 
 NO = "Sorry, I can't help with that."

@@ -16,12 +16,12 @@ from holdfast.attacks.random_mutation import scrambled
 from holdfast.engines import Decoding
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import MaterialError, ModelError, RecipeError
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_jsonl
 from holdfast.judges import judge
-from holdfast.prompting import Prompting
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.searching import Budget, Search, Target, how_far, is_search
 from holdfast.recipe import GateSettings
-from holdfast.searching import Budget, Search, Target, how_far, is_search
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.compare import read_and_compare
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.seeds import (
+from holdfast.statistics.inference import Paired
+from holdfast.statistics.seeds import (
     seed_claim,
     seed_interval,
     seed_test,
@@ -17,7 +18,6 @@ from holdfast.seeds import (
     t_power,
     within_variance,
 )
-from holdfast.stats import Paired
 
 shares = st.lists(st.floats(-1, 1), min_size=2, max_size=12)
 

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast import sequential, stats
 from holdfast.attacks import AttackContext, attack
 from holdfast.engines import Decoding
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import IncomparableError
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_jsonl, write_jsonl
-from holdfast.gate import reach
-from holdfast.prompting import Prompting
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.gate import reach
 from holdfast.recipe import GateSettings
-from holdfast.sequential import confidence_sequence, e_p, log_wealth, pairs_needed
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.compare import compare
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
 from holdfast.stages.planning import Served, make_plan
 from holdfast.stages.watch import Against, GateWatch
+from holdfast.statistics import inference, sequential
+from holdfast.statistics.sequential import confidence_sequence, e_p, log_wealth, pairs_needed
 from holdfast.types import Item, Message
 
 changes = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
@@ -77,7 +77,7 @@ def test_the_sequence_is_wider_than_tangos_interval_and_shrinks() -> None:
     for n in (50, 200, 1000):
         d = [1.0] * (n // 20) + [-1.0] * (n // 20) + [0.0] * (n - 2 * (n // 20))
         low, high = confidence_sequence(d, 0.9)
-        tango = stats.tango_interval(n // 20, n // 20, n, 0.9)
+        tango = inference.tango_interval(n // 20, n // 20, n, 0.9)
         assert low < tango[0] and tango[1] < high < 2.5 * tango[1]
 
 
@@ -91,7 +91,7 @@ def test_nothing_seen_says_nothing() -> None:
 
 def test_pairs_needed_meets_resolvable_change() -> None:
     n = pairs_needed(0.05, 0.0)
-    assert n is not None and n > stats.pairs_needed(0.05, 0.0)
+    assert n is not None and n > inference.pairs_needed(0.05, 0.0)
     found = sequential.resolvable_change
     assert found(n, 0.0) <= 0.05 < found(n - 1, 0.0)
     assert pairs_needed(0.05, 0.1, difference=0.05) is None
@@ -110,7 +110,7 @@ def test_looking_after_every_pair_keeps_the_level() -> None:
     assert (wealth.max(axis=1) >= math.log(20)).mean() <= 0.05 + 0.02
     looks = counts[:, 59::20]
     peeked = [
-        any(stats.tango_p(int(c[2]), int(c[0]), int(c.sum()), margin) < 0.05 for c in run)
+        any(inference.tango_p(int(c[2]), int(c[0]), int(c.sum()), margin) < 0.05 for c in run)
         for run in looks[:150]
     ]
     assert np.mean(peeked) > 0.1

@@ -13,9 +13,9 @@ import pytest
 
 from holdfast.attacks import AttackContext, attack
 from holdfast.engines.scripted import ScriptedEngine
-from holdfast.evaluation import Evaluation
-from holdfast.prompting import Prompting
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import GateSettings
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
 from holdfast.stages.planning import Served, make_plan
@@ -187,8 +187,8 @@ def test_under_torchs_own_launcher(tmp_path):
 @pytest.mark.slow
 def test_a_run_starts_the_launcher_for_its_evaluations(tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from holdfast import pipeline
-    from holdfast.launch import HOLDER, current
+    from holdfast.job import pipeline
+    from holdfast.processes.launch import HOLDER, current
     from holdfast.recipe import build_recipe, load_recipe
 
     started = []

@@ -18,18 +18,18 @@ from holdfast.engines import ENGINES
 from holdfast.errors import RecipeError
 from holdfast.exports import EXPORTS
 from holdfast.files import dumps, write_jsonl
-from holdfast.formats import Format
 from holdfast.judges import JUDGES, judge
 from holdfast.judges._model_judge import ModelJudge
 from holdfast.mitigations import MITIGATIONS, PlanContext
-from holdfast.prompting import Prompting
 from holdfast.recipe import GateSettings
 from holdfast.registry import Shelf
-from holdfast.render import Renderer
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
+from holdfast.rows.induction import Format
+from holdfast.rows.triples import word_ends
 from holdfast.stages.compare import gates
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.templates import template_names, template_summary, template_text
-from holdfast.triples import word_ends
 from holdfast.types import Attempt, Conversation, Item, Message, Segment, Surface
 
 SHELVES = [ATTACKS, AUDITS, CLAIMS, ENGINES, EXPORTS, JUDGES, MITIGATIONS, TASKS]

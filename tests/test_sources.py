@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import sources
 from holdfast.errors import DataError, MaterialError, RecipeError, StorageError
-from holdfast.sources import Source
+from holdfast.rows import sources
+from holdfast.rows.sources import Source
 
 CONTENT = b"a,b\n1,2\n"
 

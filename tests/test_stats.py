@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from holdfast.stats import (
+from holdfast.statistics.inference import (
     Paired,
     cohen_kappa,
     equivalence_p,

@@ -11,11 +11,11 @@ pytest.importorskip("torch")
 from holdfast.engines import Decoding
 from holdfast.errors import RecipeError
 from holdfast.files import read_json
-from holdfast.held_out import held_out_items
-from holdfast.prompting import Prompting
 from holdfast.recipe import StopAt, TuningSettings, build_recipe
-from holdfast.render import Renderer
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
+from holdfast.rendering.rendered import RenderedRows
+from holdfast.rows.held_out import held_out_items
 from holdfast.stages.train import train
 from holdfast.stopping import HeldOutHelpfulness, check_level, stop_callback
 from holdfast.types import Conversation, Message

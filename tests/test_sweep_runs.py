@@ -141,7 +141,7 @@ def test_a_dose_that_fails_on_the_other_half_is_not_confirmed(tmp_path, monkeypa
 
 def _only_rows(job, until):
     """The pipeline up to the rendered rows; nothing is trained, and the gate says FAIL."""
-    from holdfast.pipeline import Job
+    from holdfast.job.pipeline import Job
 
     return Job.go(job, "render") | {"outcome": "FAIL", "reasons": ["as told"], "cells": []}
 
@@ -166,7 +166,7 @@ def test_halves_too_small_for_the_gate_stop_before_training(tmp_path):
 
 
 def test_a_single_run_does_not_choose_a_dose(tmp_path):
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
     from holdfast.recipe import load_recipe
 
     recipe = write(tmp_path, safety={"dose": "auto"}, run=str(tmp_path / "run"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from holdfast.errors import DataError
-from holdfast.formats import FormatSample
-from holdfast.load import open_rows
+from holdfast.rows.induction import FormatSample
+from holdfast.rows.load import open_rows
 from holdfast.types import Conversation
 
 DOCTOR = "You are a physician; answer from the description below."

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import sources
 from holdfast.errors import DataError, MaterialError
 from holdfast.files import sha256_file
-from holdfast.suites import gather
+from holdfast.measuring.suites import gather
+from holdfast.rows import sources
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.tasks.benchmark import Benchmark
 from holdfast.types import Item

@@ -13,10 +13,10 @@ from conftest import make_model
 pytest.importorskip("torch")
 
 from holdfast.errors import RecipeError
-from holdfast.launch import rows_per_process
+from holdfast.processes.launch import rows_per_process
 from holdfast.recipe import TuningSettings
-from holdfast.render import IGNORE, Renderer
-from holdfast.rendered import RenderedRows, write_rendered
+from holdfast.rendering.render import IGNORE, Renderer
+from holdfast.rendering.rendered import RenderedRows, write_rendered
 from holdfast.stages.batches import LengthGroupedOrder, length_grouped_order
 from holdfast.stages.train import last_checkpoint, make_trainer, train, training_arguments
 from holdfast.types import Conversation, Message

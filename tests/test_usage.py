@@ -16,8 +16,8 @@ from rich.console import Console
 from holdfast.api import evaluate
 from holdfast.endpoint import Usage
 from holdfast.errors import DataError
-from holdfast.evaluation import Evaluation, read_attempts
 from holdfast.files import read_json, write_json, write_jsonl
+from holdfast.measuring.evaluation import Evaluation, read_attempts
 from holdfast.recipe import GateSettings, SpendingSettings, build_recipe
 from holdfast.stages.compare import compare
 from holdfast.stages.report import report_comparison, terminal_summary, write_report
@@ -203,7 +203,7 @@ import sys
 for name in ("torch", "transformers"):
     sys.modules[name] = None
 from pathlib import Path
-from holdfast.evaluation import Evaluation
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import GateSettings
 from holdfast.stages.compare import compare
 from holdfast.stages.report import report_comparison

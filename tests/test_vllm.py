@@ -13,7 +13,7 @@ import pytest
 from holdfast.endpoint import EndpointError
 from holdfast.engines import Decoding
 from holdfast.errors import MaterialError, ModelError
-from holdfast.evaluation import Evaluation
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.models import resolve_model
 from holdfast.types import Message, Prompt
 

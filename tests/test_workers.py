@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast import workers
 from holdfast.audits.near_duplicates import LIKE, NearDuplicates
 from holdfast.audits.overlap import Overlap
 from holdfast.errors import DataError, HoldfastError
-from holdfast.load import open_rows
-from holdfast.near import NearIndex
-from holdfast.render import Renderer
+from holdfast.processes import workers
+from holdfast.processes.workers import in_order, processes
+from holdfast.rendering.render import Renderer
+from holdfast.rows.load import open_rows
+from holdfast.rows.near import NearIndex
 from holdfast.stages import audit as stage
 from holdfast.stages import render as render_stage
 from holdfast.stages.prepare import HoldOut
 from holdfast.types import Conversation, Message
-from holdfast.workers import in_order, processes
 
 WORDS = [f"{a}{b}" for a in ("ash", "oak", "elm", "fir", "yew") for b in range(80)]
 

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from conftest import make_model
-from holdfast.launch import current, part
+from holdfast.processes.launch import current, part
 from holdfast.recipe import TuningSettings
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.rendered import RenderedRows
 from holdfast.types import Rendered
 
 SETTINGS = TuningSettings(method="full", lr=1e-2, epochs=2, batch=8, save_steps=2)

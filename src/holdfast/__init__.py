@@ -2,8 +2,8 @@
 
 The public names below are what notebooks use; the rest of the package serves the commands.
 
-    types, errors ← registry, recipe, stats ← load, audit, render, engines, shelves
-          ← stages: prepare, train, evaluate, judge, compare, report ← pipeline ← cli
+    types, errors, recipe ← statistics, rows, rendering, measuring ← shelves
+          ← stages ← job ← sweep, reproduce ← commands
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.api import compare, evaluate, prepare
     from holdfast.errors import HoldfastError
-    from holdfast.load import open_rows
-    from holdfast.pipeline import run
+    from holdfast.job.pipeline import run
     from holdfast.recipe import Recipe, load_recipe
+    from holdfast.rows.load import open_rows
 
 __version__ = "0.1.0"
 
@@ -26,9 +26,9 @@ _HOME = {
     "compare": "api",
     "evaluate": "api",
     "load_recipe": "recipe",
-    "open_rows": "load",
+    "open_rows": "rows.load",
     "prepare": "api",
-    "run": "pipeline",
+    "run": "job.pipeline",
 }
 
 __all__ = [

@@ -6,33 +6,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.asking import Asked, ask, context_of, what_to_ask
 from holdfast.attacks import AttackContext
 from holdfast.engines import Engine
 from holdfast.engines._open import in_use
 from holdfast.errors import RecipeError
-from holdfast.evaluation import Evaluation
 from holdfast.files import digest, read_json
-from holdfast.formats import FormatSample
-from holdfast.held_out import task_questions
-from holdfast.load import open_rows
+from holdfast.measuring.asking import Asked, ask, context_of, what_to_ask
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.noise import TEMPERATURE, measure_noise
+from holdfast.measuring.suites import gather, missing_material, require_material
 from holdfast.mitigations.mimic import BARE
-from holdfast.mixing import ordered
-from holdfast.noise import TEMPERATURE, measure_noise
-from holdfast.pools import Pool, clean_pool
-from holdfast.preference import is_pair
-from holdfast.prompting import SAFETY_PROMPTS, Prompting
-from holdfast.published import system_prompt
 from holdfast.recipe import DATE, Dose, GateSettings, TriplesSettings, build_recipe
-from holdfast.rendered import RenderedRows
+from holdfast.rendering.prompting import SAFETY_PROMPTS, Prompting
+from holdfast.rendering.published import system_prompt
+from holdfast.rendering.rendered import RenderedRows
+from holdfast.rendering.transition import Aim
+from holdfast.rows.held_out import task_questions
+from holdfast.rows.induction import FormatSample
+from holdfast.rows.load import open_rows
+from holdfast.rows.mixing import ordered
+from holdfast.rows.pools import Pool, clean_pool
+from holdfast.rows.preference import is_pair
+from holdfast.rows.triples import join_triples, opening_word, token_ends
 from holdfast.stages import prepare as stage
 from holdfast.stages.compare import read_and_compare
 from holdfast.stages.planning import Served
 from holdfast.stages.restyle import donors
 from holdfast.stages.watch import Against
-from holdfast.suites import gather, missing_material, require_material
-from holdfast.transition import Aim
-from holdfast.triples import join_triples, opening_word, token_ends
 from holdfast.types import Conversation, Message
 
 _NO_RUN = {"model": "-", "data": "-", "run": "-"}
@@ -78,7 +78,7 @@ def prepare(
         HoldfastError: rows that cannot be read, a dose that cannot be reached, a template that
             cannot be trusted with labels.
     """
-    from holdfast.render import Renderer
+    from holdfast.rendering.render import Renderer
 
     user = conversations(dataset, "user")
     sample = FormatSample()

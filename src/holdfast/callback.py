@@ -25,9 +25,9 @@ from holdfast.engines import Decoding
 from holdfast.errors import RecipeError
 from holdfast.judges import judge
 from holdfast.progress import say
-from holdfast.prompting import Prompting
 from holdfast.recipe import ProbeSettings
-from holdfast.render import Renderer
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
 from holdfast.stages.planning import asking_order
 from holdfast.types import Answer, Attempt, Item, Message, Prompt, Surface
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from holdfast.pipeline import run
+from holdfast.job.pipeline import run
 from holdfast.progress import say, show
 from holdfast.recipe import build_recipe
 

@@ -14,7 +14,7 @@ from holdfast.endpoint import Address
 from holdfast.errors import MaterialError, ModelError, did_you_mean
 from holdfast.extras import have, need
 from holdfast.files import digest, sha256_file
-from holdfast.launch import current
+from holdfast.processes.launch import current
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from typing import Any
 from holdfast.engines import Decoding
 from holdfast.errors import RecipeError
 from holdfast.judges import judge
-from holdfast.launch import agreed
+from holdfast.processes.launch import agreed
 from holdfast.progress import say
-from holdfast.prompting import Prompting
 from holdfast.recipe import StopAt
+from holdfast.rendering.prompting import Prompting
 from holdfast.types import Answer, Attempt, Item, Prompt
 
 HELPFULNESS = "helpfulness"

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import sources
 from holdfast.errors import DataError, MaterialError, did_you_mean
+from holdfast.rows import sources
 from holdfast.rows.hub import HUB_ID, open_hub
 from holdfast.rows.records import read_records
 from holdfast.types import Message, Segment

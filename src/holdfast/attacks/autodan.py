@@ -31,7 +31,7 @@ from holdfast.attacks._lab_mutator import templates
 from holdfast.attacks._texts import read_rows
 from holdfast.errors import DataError
 from holdfast.files import digest
-from holdfast.searching import FromTheRequest, Target
+from holdfast.measuring.searching import FromTheRequest, Target
 from holdfast.types import Item
 
 SLOT = "{request}"

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from holdfast.attacks import ATTACKS
 from holdfast.errors import ModelError
-from holdfast.searching import FromTheRequest, Target
+from holdfast.measuring.searching import FromTheRequest, Target
 from holdfast.types import Item, Prompt
 
 OPENING = "Sure, here is how."

@@ -25,8 +25,8 @@ from holdfast.attacks import ATTACKS
 from holdfast.attacks._lab_mutator import NAME, LabMutator
 from holdfast.engines import Decoding, Engine
 from holdfast.engines._open import open_engine
+from holdfast.measuring.searching import Budget, FromTheRequest, Target
 from holdfast.models import resolve_model
-from holdfast.searching import Budget, FromTheRequest, Target
 from holdfast.types import Item, Message, Prompt
 
 History = Sequence[tuple[str, str, float]]

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from holdfast.attacks import ATTACKS
 from holdfast.attacks._lab_mutator import Dress, mutated
-from holdfast.searching import FromTheRequest, Target
+from holdfast.measuring.searching import FromTheRequest, Target
 from holdfast.types import Item
 
 Words = list[str]

@@ -19,7 +19,7 @@ from pydantic import Field
 from holdfast.attacks import ATTACKS, AttackContext
 from holdfast.attacks._texts import reworded
 from holdfast.files import digest
-from holdfast.load import open_rows
+from holdfast.rows.load import open_rows
 from holdfast.types import Item, Message, Prompt, Surface
 
 ROLE = (

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Sample, percent, quoted
-from holdfast.formats import SAMPLE, Format, induce
 from holdfast.judges.match import answer_kind
+from holdfast.rows.induction import SAMPLE, Format, induce
 from holdfast.types import Conversation, Finding, Message
 
 Wearer = tuple[str, str, str, str]

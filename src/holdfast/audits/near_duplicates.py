@@ -1,9 +1,9 @@
 """Detector `near_duplicates`: rows that say nearly what another row says.
 
-Likeness is that of `holdfast.near`: the Jaccard index of the words of two rows, each weighted by
-its rarity in the data, so that a wrapper that all rows share makes no two of them alike. How rare a
-word is shows only after the last row; until then the hashes of each row's words lie in a temporary
-file. Then, exactly and in time that grows with the words:
+Likeness is that of `holdfast.rows.near`: the Jaccard index of the words of two rows, each weighted
+by its rarity in the data, so that a wrapper that all rows share makes no two of them alike. How
+rare a word is shows only after the last row; until then the hashes of each row's words lie in a
+temporary file. Then, exactly and in time that grows with the words:
 
     rarest words of each row → rows that share one → bound on their likeness → likeness → groups
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Tally, add_counts, common
-from holdfast.near import NearIndex
+from holdfast.rows.near import NearIndex
 from holdfast.types import Conversation, Finding
 
 _SETS_SHOWN = 3

@@ -10,7 +10,7 @@ import re
 
 from holdfast.audits import AUDITS
 from holdfast.audits._evidence import Tally, common, fold, hash64
-from holdfast.prompting import SAFETY_PROMPTS
+from holdfast.rendering.prompting import SAFETY_PROMPTS
 from holdfast.types import Conversation, Finding
 
 _HARM = (

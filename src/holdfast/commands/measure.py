@@ -45,8 +45,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Attacks × tasks on one model, into an evaluation folder; also under torchrun."""
-    from holdfast.launch import current
-    from holdfast.solo import evaluate_model
+    from holdfast.job.solo import evaluate_model
+    from holdfast.processes.launch import current
 
     evaluate_model(
         model, output, suite=suite, tasks=task, attacks=attack, judges=judge, system=system,
@@ -73,8 +73,8 @@ def noise(
     seed: Annotated[int, typer.Option(help="Seed of the choice of items.")] = 0,
 ) -> None:
     """How far an evaluation moves when the model does not: the noise floor of each cell."""
+    from holdfast.job.solo import noise_table
     from holdfast.progress import show
-    from holdfast.solo import noise_table
 
     show(
         noise_table(
@@ -113,8 +113,8 @@ def judge_command(
 
 
 def _rescore(file: Path, judge: str, output: Path, columns: list[str] | None) -> None:
+    from holdfast.measuring.rescoring import judge_file
     from holdfast.progress import say
-    from holdfast.rescoring import judge_file
 
     counts = judge_file(file, judge, output, read_mapping(columns))
     say(", ".join(f"{label}: {n:,}" for label, n in sorted(counts.items())))
@@ -122,7 +122,7 @@ def _rescore(file: Path, judge: str, output: Path, columns: list[str] | None) ->
 
 
 def _sample(folder: Path, total: int, output: Path, seed: int) -> None:
-    from holdfast.labelling import LABELS, write_sample
+    from holdfast.measuring.labelling import LABELS, write_sample
     from holdfast.progress import say
 
     drawn = write_sample(folder, total, output, seed=seed)
@@ -188,8 +188,8 @@ def compare(
     ] = None,
 ) -> None:  # fmt: skip
     """Two evaluation folders, or one run folder: paired statistics and the gate."""
+    from holdfast.job.solo import compare_folders
     from holdfast.progress import show
-    from holdfast.solo import compare_folders
     from holdfast.stages.report import terminal_summary
 
     sides = {"harm": harm, "over_refusal": over_refusal, "capability": capability}

@@ -25,8 +25,8 @@ def run(
 ) -> None:
     """The whole story: audit, prepare, train, evaluate, compare, report. Resumes."""
     from holdfast.errors import RecipeError, did_you_mean
-    from holdfast.pipeline import STAGES
-    from holdfast.pipeline import run as go
+    from holdfast.job.pipeline import STAGES
+    from holdfast.job.pipeline import run as go
     from holdfast.progress import show
     from holdfast.stages.report import terminal_summary
     from holdfast.sweep.store import SharedStages
@@ -86,8 +86,8 @@ def audit(
     top: Annotated[int, typer.Option(help="Ranking: rows kept.")] = 100,
 ) -> None:
     """What in this data set tends to erode safety; with a model, which rows pull it hardest."""
-    from holdfast.load import open_rows
     from holdfast.progress import say, show
+    from holdfast.rows.load import open_rows
     from holdfast.stages import audit as stage
 
     stage.check_severity(fail_on)
@@ -100,7 +100,7 @@ def audit(
     show(stage.table(found))
     ranked = None
     if model is not None and (harmful or safe or model.startswith("lab:")):
-        from holdfast import ranking
+        from holdfast.measuring import ranking
 
         ranked = ranking.rank(rows, model, harmful=harmful, safe=safe, method=method, top=top)
         show(ranking.table(ranked))
@@ -128,7 +128,7 @@ def prepare(
     from holdfast.errors import RecipeError
     from holdfast.exports import EXPORTS
     from holdfast.exports import export as write_export
-    from holdfast.pipeline import run as go
+    from holdfast.job.pipeline import run as go
 
     loaded = read_recipe(recipe, overrides)
     if export is None and to is not None:
@@ -146,7 +146,7 @@ def prepare(
 @app.command()
 def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Up to the tuned model, 5-model/ in the run folder; also under torchrun."""
-    from holdfast.pipeline import run as go
+    from holdfast.job.pipeline import run as go
 
     loaded = read_recipe(recipe, overrides)
     facts = go(loaded, until="train")

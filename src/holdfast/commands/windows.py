@@ -21,7 +21,7 @@ def show(
     """One row of the mixture, its tokens coloured by loss kind."""
     from rich.console import Console
 
-    from holdfast.solo import show_row
+    from holdfast.job.solo import show_row
 
     Console(soft_wrap=True).print(show_row(read_recipe(recipe, overrides), row, source))
 
@@ -44,8 +44,8 @@ def stress(
     limit: Annotated[int | None, typer.Option(help="Rows to read at most.", min=1)] = None,
 ) -> None:
     """Harmless rows put as an attacker would put them: a stress test for a defence."""
+    from holdfast.job.solo import stress_rows
     from holdfast.progress import say
-    from holdfast.solo import stress_rows
 
     count = stress_rows(
         data,
@@ -65,7 +65,7 @@ def list_command(
     shelf: Annotated[str | None, typer.Argument(help="One shelf only.")] = None,
 ) -> None:
     """What is on each shelf."""
-    from holdfast.solo import shelves
+    from holdfast.job.solo import shelves
 
     for name, things in shelves(shelf).items():
         print(name)
@@ -94,8 +94,8 @@ def fetch(
     to: Annotated[Path, typer.Option(help="The data folder.")],
 ) -> None:
     """Everything a connected machine must bring for an offline one."""
-    from holdfast import sources
     from holdfast.progress import say
+    from holdfast.rows import sources
 
     for done in sources.fetch(names, to, on_done=lambda one: say(f"· {one.source.name}")):
         print(done.path)

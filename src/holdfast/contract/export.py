@@ -10,15 +10,15 @@ from typing import Any
 
 import jinja2
 
-from holdfast.chat_template import ChatTemplate
 from holdfast.contract.check import explain, overall
 from holdfast.contract.folder import TEMPLATE, check_folder
 from holdfast.contract.howto import serving_page
 from holdfast.contract.terms import CASES, CONTRACT, IN_WORDS, Contract
 from holdfast.errors import ModelError
 from holdfast.files import digest, read_json, write_json, write_text
-from holdfast.render import Renderer
-from holdfast.serving_template import serving_template
+from holdfast.rendering.chat_template import ChatTemplate
+from holdfast.rendering.render import Renderer
+from holdfast.rendering.serving_template import serving_template
 from holdfast.types import Prompt
 
 PAGE = "SERVING.md"

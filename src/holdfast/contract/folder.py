@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.chat_template import ChatTemplate
 from holdfast.contract.check import Check, compare_ids, compare_text, overall
 from holdfast.contract.terms import CASES, CONTRACT, Contract
 from holdfast.errors import ModelError
 from holdfast.extras import have
 from holdfast.files import digest
+from holdfast.rendering.chat_template import ChatTemplate
 
 TEMPLATE = "chat_template.jinja"
 _OTHER_DAY = "2031-07-09"

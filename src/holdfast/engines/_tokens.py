@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.prompting import Prompting
-from holdfast.render import Renderer
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import Renderer
 from holdfast.types import Answer, Prompt
 
 

@@ -20,8 +20,8 @@ from holdfast.errors import DataError, RecipeError
 from holdfast.exports._material import Material, Split
 from holdfast.exports._needs import NEEDS, Need, check_expressible
 from holdfast.files import make_folder, read_object, sha256_file, write_json, write_text
-from holdfast.preference import is_pair
 from holdfast.registry import Shelf
+from holdfast.rows.preference import is_pair
 from holdfast.types import Conversation
 
 MANIFEST = "manifest.json"

@@ -12,17 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.chat_template import ChatTemplate
 from holdfast.errors import DataError, ModelError
 from holdfast.files import read_jsonl, read_object
-from holdfast.mixture import MixtureJob
-from holdfast.prompting import Prompting
+from holdfast.job.mixture import MixtureJob
+from holdfast.job.rundir import RunFolder
+from holdfast.job.setup import set_up
 from holdfast.recipe import TuningSettings, load_recipe
-from holdfast.render import one_per_reply
-from holdfast.rendered import RenderedRows
-from holdfast.rundir import RunFolder
-from holdfast.serving_template import serving_template
-from holdfast.setup import set_up
+from holdfast.rendering.chat_template import ChatTemplate
+from holdfast.rendering.prompting import Prompting
+from holdfast.rendering.render import one_per_reply
+from holdfast.rendering.rendered import RenderedRows
+from holdfast.rendering.serving_template import serving_template
 from holdfast.stages import prepare
 from holdfast.types import Conversation, Message
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from holdfast.coherence import unreadable
 from holdfast.endpoint import Address
 from holdfast.errors import HoldfastError, MaterialError, RecipeError
 from holdfast.extras import have
@@ -18,6 +17,7 @@ from holdfast.files import digest
 from holdfast.judges._reading import Facts, settle
 from holdfast.judges._sheet import Sheet
 from holdfast.judges.refusal import RefusalJudge
+from holdfast.measuring.coherence import unreadable
 from holdfast.models import ModelRef, fingerprint, resolve_model
 from holdfast.types import Attempt, Expects, Verdict
 

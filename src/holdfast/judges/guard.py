@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.chat_template import ChatTemplate
 from holdfast.engines import Engine
 from holdfast.errors import ModelError
 from holdfast.judges._grader import GraderJudge
 from holdfast.judges._model_judge import filled, without_marks
 from holdfast.recipe import DATE
+from holdfast.rendering.chat_template import ChatTemplate
 from holdfast.types import Attempt, Message, Prompt
 
 _BARE = "{{ messages[-1]['content'] }}"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from holdfast.coherence import unreadable
 from holdfast.judges import JUDGES
+from holdfast.measuring.coherence import unreadable
 from holdfast.text import normalise
 from holdfast.types import Attempt, Expects, Label, Verdict
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
-from holdfast.coherence import MAX_CHARS, off_language, unreadable
 from holdfast.judges import JUDGES
 from holdfast.judges._logistic import Logistic, read_weights
 from holdfast.judges._rules import (
@@ -39,6 +38,7 @@ from holdfast.judges._stance import (
     read_stance,
     read_tail,
 )
+from holdfast.measuring.coherence import MAX_CHARS, off_language, unreadable
 from holdfast.text import same_length
 from holdfast.types import Attempt, Expects, Label, Verdict
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.prompting import SAFETY_PROMPTS
+from holdfast.rendering.prompting import SAFETY_PROMPTS
 
 SAFETY = SAFETY_PROMPTS["holdfast-default"]
 NEUTRAL = "You are a helpful assistant."

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.formats import Format
-from holdfast.prompting import Prompting
 from holdfast.recipe import MimicSettings, TriplesSettings
 from holdfast.registry import Shelf
-from holdfast.style import Donor
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.induction import Format
+from holdfast.rows.style import Donor
 from holdfast.types import Conversation
 
 Shape = Callable[[Conversation, random.Random], Conversation]

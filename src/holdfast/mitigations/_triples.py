@@ -9,8 +9,8 @@ from typing import Any
 from holdfast.errors import RecipeError
 from holdfast.mitigations import PlanContext, Request
 from holdfast.mitigations.mimic import in_format
-from holdfast.preference import pair_row
-from holdfast.triples import harmful_of, prefix_row, refusal_of, transition_row
+from holdfast.rows.preference import pair_row
+from holdfast.rows.triples import harmful_of, prefix_row, refusal_of, transition_row
 from holdfast.types import Conversation
 
 Dose = Mapping[str, Any]

@@ -18,10 +18,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from holdfast.formats import Format
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request, Shape
 from holdfast.mitigations.safety_mix import safety_rows
-from holdfast.style import Donor, Places, label_of, laid_out, sentences, uncapitalised
+from holdfast.rows.induction import Format
+from holdfast.rows.style import Donor, Places, label_of, laid_out, sentences, uncapitalised
 from holdfast.types import Conversation, Message
 
 BARE = Format(None, "", "", 1, 1)

@@ -8,7 +8,7 @@ the method is that serving *always* injects the prompt: see the contract in the 
 from __future__ import annotations
 
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext
-from holdfast.prompting import Prompting, add_safety_prompt, remove_safety_prompt
+from holdfast.rendering.prompting import Prompting, add_safety_prompt, remove_safety_prompt
 
 
 @MITIGATIONS.register("ptst")

@@ -6,7 +6,7 @@ A baseline for `mimic` (P4 §5b P4.4). `ptst` also takes the prompt out of train
 from __future__ import annotations
 
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext
-from holdfast.prompting import Prompting, add_safety_prompt
+from holdfast.rendering.prompting import Prompting, add_safety_prompt
 
 
 @MITIGATIONS.register("safety_prompt")

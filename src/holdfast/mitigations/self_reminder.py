@@ -7,7 +7,7 @@ its other half, as PTST's, is that serving always does it: the contract's render
 from __future__ import annotations
 
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext
-from holdfast.prompting import Prompting, add_reminder
+from holdfast.rendering.prompting import Prompting, add_reminder
 
 
 @MITIGATIONS.register("self_reminder")

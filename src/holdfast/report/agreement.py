@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast import stats
-from holdfast.evaluation import CellKey, Evaluation, bad_outcome
 from holdfast.files import digest
+from holdfast.measuring.evaluation import CellKey, Evaluation, bad_outcome
 from holdfast.report import words
 from holdfast.report.examples import LONGEST, Example, Group, Reply
 from holdfast.report.material import Material
+from holdfast.statistics import inference
 from holdfast.types import Attempt
 
 SHOWN = 10
@@ -30,7 +30,7 @@ class Agreed:
 
     judges: tuple[str, str]
     key: CellKey
-    found: stats.Agreement
+    found: inference.Agreement
     differ: int
     """Answers on which the two count differently."""
 
@@ -72,7 +72,7 @@ def _agreed(
 ) -> Agreed:
     first, second = ([_outcome(evaluation, a, name) for a in attempts] for name in judges)
     differ = sum(a != b for a, b in zip(first, second, strict=True))
-    return Agreed(judges, key, stats.cohen_kappa(first, second), differ)
+    return Agreed(judges, key, inference.cohen_kappa(first, second), differ)
 
 
 def _outcome(evaluation: Evaluation, attempt: Attempt, judge: str) -> float | None:

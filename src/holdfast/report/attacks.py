@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast import stats
-from holdfast.evaluation import Evaluation, bad_outcome
 from holdfast.files import plain
+from holdfast.measuring.evaluation import Evaluation, bad_outcome
 from holdfast.report import words
 from holdfast.report.material import Material
+from holdfast.statistics import inference
 from holdfast.types import Surface
 
 Place = tuple[str, str]
@@ -160,7 +160,7 @@ def rate(outcomes: Outcomes) -> Share | None:
     scored = [outcome for outcome in outcomes.values() if outcome is not None]
     if not scored:
         return None
-    low, high = stats.wilson(sum(scored), len(scored))
+    low, high = inference.wilson(sum(scored), len(scored))
     unscored = len(outcomes) - len(scored)
     return Share(sum(scored) / len(scored), low, high, len(scored), unscored)
 
@@ -196,10 +196,10 @@ def _interval(mean: float, spread: Sequence[float], n: int) -> tuple[float, floa
     variance = items / max(1, items - 1) * sum(d * d for d in spread)
     effective = float(items)
     if variance > 0:
-        few = stats.two_sided_z(0.95) / stats.student_quantile(0.975, items - 1)
+        few = inference.two_sided_z(0.95) / inference.student_quantile(0.975, items - 1)
         effective = mean * (1 - mean) / variance * few**2
     effective = min(float(n), max(1.0, effective))
-    return stats.wilson(mean * effective, effective)
+    return inference.wilson(mean * effective, effective)
 
 
 def _rank(place: Place) -> tuple[object, ...]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.evaluation import CellKey, Evaluation
 from holdfast.files import digest
+from holdfast.measuring.evaluation import CellKey, Evaluation
 from holdfast.report import words
 from holdfast.types import Surface
 

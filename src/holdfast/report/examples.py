@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.evaluation import Evaluation, bad_outcome
 from holdfast.files import digest
+from holdfast.measuring.evaluation import Evaluation, bad_outcome
 from holdfast.report.cells import CONTINUOUS, CellView, as_served, gating
 from holdfast.types import Attempt
 

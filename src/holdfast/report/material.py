@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from holdfast.errors import DataError
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_object
-from holdfast.labelling import frame_of
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.measuring.labelling import frame_of
 
 FILES: Mapping[str, str] = {
     "recipe.yaml": "the resolved recipe",

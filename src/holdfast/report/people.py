@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.evaluation import CellKey
+from holdfast.measuring.evaluation import CellKey
 from holdfast.report import words
 from holdfast.report.material import Material
 

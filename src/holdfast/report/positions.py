@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from holdfast.evaluation import Evaluation
-from holdfast.profile import (
+from holdfast.measuring.evaluation import Evaluation
+from holdfast.report import charts, words
+from holdfast.report.material import Material
+from holdfast.statistics.profile import (
     BEGUN,
     Positions,
     Transitions,
@@ -16,8 +18,6 @@ from holdfast.profile import (
     recovery,
     transitions,
 )
-from holdfast.report import charts, words
-from holdfast.report.material import Material
 from holdfast.types import Rate
 
 _NAMES = {"before": "before", "after": "after", "control": "plain tuning"}

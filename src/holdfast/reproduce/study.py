@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.claims import Claim, Reading
-from holdfast.cost import Cost
 from holdfast.errors import RecipeError
+from holdfast.job.cost import Cost
+from holdfast.job.rundir import RunFolder
 from holdfast.progress import say
 from holdfast.report.words import plural
 from holdfast.reproduce.orders import Answers, Order, orders, readings_of
 from holdfast.reproduce.recipes import Recipes
 from holdfast.reproduce.verdicts import Judged, Table, finding, judge_all, untestable
 from holdfast.reproduce.workers import Workers, workers
-from holdfast.rundir import RunFolder
 from holdfast.sweep.store import SharedStages
 
 LOOKS = (3, 5, 8)

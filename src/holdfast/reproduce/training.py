@@ -11,23 +11,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from holdfast.asking import Asked, ask, comparable_settings
-from holdfast.cost import Cost, estimate, matrix_rate
 from holdfast.engines import Engine
 from holdfast.errors import MaterialError, RecipeError
-from holdfast.evaluation import Evaluation, bad_outcome
 from holdfast.files import digest, write_text
-from holdfast.mixture import MAIN
+from holdfast.job.cost import Cost, estimate, matrix_rate
+from holdfast.job.mixture import MAIN
+from holdfast.job.pipeline import Job
+from holdfast.job.rundir import RunFolder, StageStore
+from holdfast.job.setup import prompting_of, set_up
+from holdfast.measuring.asking import Asked, ask, comparable_settings
+from holdfast.measuring.evaluation import Evaluation, bad_outcome
 from holdfast.models import ModelRef, quiet_libraries, resolve_model
-from holdfast.pipeline import Job
-from holdfast.profile import Count, counter
-from holdfast.prompting import Prompting
 from holdfast.recipe import PromptingSettings, dump_recipe
+from holdfast.rendering.prompting import Prompting
 from holdfast.reproduce.orders import Order, Question
-from holdfast.rundir import RunFolder, StageStore
-from holdfast.setup import prompting_of, set_up
 from holdfast.stages.compare import agreement
 from holdfast.stages.planning import Served
+from holdfast.statistics.profile import Count, counter
 from holdfast.sweep.grid import read_promptings
 from holdfast.types import Attempt, Verdict
 

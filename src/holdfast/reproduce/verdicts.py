@@ -1,9 +1,10 @@
 """Verdicts: readings of every seed → effect, interval, p-values, and what they say of a claim.
 
-The unit is the training seed (`holdfast.seeds`): A and B are paired by it. Seeds are added in
-looks, and a claim's p-value pays for having been looked at: the least over its looks of p times the
-price of the look. Claims are a family: Holm's correction is over all that are testable, once for
-what they claim and once for the opposite. Controls are not corrected, so they fail more easily.
+The unit is the training seed (`holdfast.statistics.seeds`): A and B are paired by it. Seeds are
+added in looks, and a claim's p-value pays for having been looked at: the least over its looks of p
+times the price of the look. Claims are a family: Holm's correction is over all that are testable,
+once for what they claim and once for the opposite. Controls are not corrected, so they fail more
+easily.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from holdfast.claims import Claim, Part, Reading, Trend, Verdict, side
 from holdfast.reproduce.orders import Answers, Counts, Question, questions, readings_of
 from holdfast.reproduce.recipes import Recipes
 from holdfast.reproduce.trend import page_p
-from holdfast.seeds import seed_interval, seed_test
-from holdfast.stats import holm, mean_equivalence_p
+from holdfast.statistics.inference import holm, mean_equivalence_p
+from holdfast.statistics.seeds import seed_interval, seed_test
 from holdfast.types import Surface
 
 LEVEL = 0.05

@@ -19,8 +19,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from holdfast.cost import Cost
 from holdfast.errors import HoldfastError, StorageError
+from holdfast.job.cost import Cost
 from holdfast.progress import say
 from holdfast.reproduce.orders import Order
 

@@ -16,9 +16,9 @@ from holdfast.engines import Decoding, Engine
 from holdfast.errors import MaterialError
 from holdfast.files import append_jsonl, digest, drop_torn_line, read_jsonl
 from holdfast.judges import judge
-from holdfast.pools import Objection
 from holdfast.progress import track
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.pools import Objection
 from holdfast.types import Attempt, Conversation, Dropped, Label, Message, Prompt
 
 CHUNK = 64

@@ -30,17 +30,17 @@ from holdfast.audits.overlap import Overlap
 from holdfast.audits.template import Template
 from holdfast.errors import AuditFailed, MaterialError, RecipeError, did_you_mean
 from holdfast.files import read_json, write_json
-from holdfast.formats import Format
 from holdfast.judges import judge
-from holdfast.load import RowBatch, RowStream
+from holdfast.measuring.suites import gather
 from holdfast.models import load_tokenizer, resolve_model
-from holdfast.near import NearIndex
+from holdfast.processes.workers import in_order, processes
 from holdfast.progress import track
-from holdfast.suites import gather
+from holdfast.rows.induction import Format
+from holdfast.rows.load import RowBatch, RowStream
+from holdfast.rows.near import NearIndex
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.templates import template_text
 from holdfast.types import SEVERITIES, Conversation, Finding, Severity
-from holdfast.workers import in_order, processes
 
 BATCH = 1024
 """Rows that a process reads at a time."""

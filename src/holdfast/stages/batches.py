@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from holdfast.render import IGNORE
+from holdfast.rendering.render import IGNORE
 
 MEGABATCH = 50
 """Batches whose rows are sorted by length together; the field's usual figure."""

@@ -14,10 +14,9 @@ from typing import Any
 
 from rich.table import Table
 
-from holdfast.calibration import Estimate, Reading, confusion, corrected, kappa, share
-from holdfast.evaluation import CellKey, bad_outcome
 from holdfast.files import plain, sha256_file, write_json
-from holdfast.labelling import (
+from holdfast.measuring.evaluation import CellKey, bad_outcome
+from holdfast.measuring.labelling import (
     Frame,
     Labels,
     StratumKey,
@@ -25,6 +24,7 @@ from holdfast.labelling import (
     read_frame,
     read_labels,
 )
+from holdfast.statistics.calibration import Estimate, Reading, confusion, corrected, kappa, share
 from holdfast.types import SIDE_OF, Verdict
 
 FILE = "calibration.json"

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import stats
 from holdfast.errors import IncomparableError
-from holdfast.evaluation import CellKey, Evaluation
 from holdfast.files import plain
-from holdfast.gate import Cell, Decision, decide, refusal_before
 from holdfast.judges import judge
+from holdfast.measuring.evaluation import CellKey, Evaluation
+from holdfast.measuring.gate import Cell, Decision, decide, refusal_before
 from holdfast.recipe import GateSettings
 from holdfast.stages.planning import asking_order
+from holdfast.statistics import inference
 from holdfast.types import SIDE_OF, Attempt, Surface
 
 FIELDS = ("decoding", "judges", "date", "attacks")
@@ -283,7 +283,7 @@ def agreement(evaluation: Evaluation) -> list[dict[str, Any]]:
         if not shared:
             continue
         labels = [(first[i].label, second[i].label) for i in shared]
-        kappa = stats.cohen_kappa([a for a, _ in labels], [b for _, b in labels])
+        kappa = inference.cohen_kappa([a for a, _ in labels], [b for _, b in labels])
         differ = [i for i, (a, b) in zip(shared, labels, strict=True) if a != b]
         found.append(
             {

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
-from holdfast.evaluation import CellKey, read_attempts
 from holdfast.files import (
     append_jsonl,
     drop_torn_line,
@@ -31,9 +30,10 @@ from holdfast.files import (
     write_json,
     write_jsonl,
 )
-from holdfast.launch import Launch, current
+from holdfast.measuring.evaluation import CellKey, read_attempts
+from holdfast.measuring.searching import answered
+from holdfast.processes.launch import Launch, current
 from holdfast.progress import track
-from holdfast.searching import answered
 from holdfast.stages.planning import EvaluationPlan, Job
 from holdfast.stages.search import Searcher
 from holdfast.stages.sharing import Parts, PutTogether

@@ -16,8 +16,8 @@ from typing import Any
 
 from holdfast.errors import RecipeError
 from holdfast.files import make_folder, write_json, write_jsonl, write_text
-from holdfast.prompting import Prompting
 from holdfast.recipe import Recipe
+from holdfast.rendering.prompting import Prompting
 from holdfast.types import Conversation, Message
 
 TRAIN = "train.jsonl"

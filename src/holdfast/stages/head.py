@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.render import IGNORE
+from holdfast.rendering.render import IGNORE
 
 SLICE = {"cpu": 2**24, "cuda": 2**27}
 """Logits held at a time, by device: 64 MiB in 32 bits, 512 MiB on a GPU."""

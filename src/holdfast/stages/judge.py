@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.errors import DataError, HoldfastError, RecipeError
-from holdfast.evaluation import LABELS_OF, read_attempts
 from holdfast.files import (
     append_jsonl,
     drop_torn_line,
@@ -22,6 +21,7 @@ from holdfast.files import (
     write_jsonl,
 )
 from holdfast.judges import JUDGES, Judge, judge, release
+from holdfast.measuring.evaluation import LABELS_OF, read_attempts
 from holdfast.progress import say
 from holdfast.types import Attempt, Expects, Verdict
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast.errors import ModelError, RecipeError
 from holdfast.extras import need
-from holdfast.launch import check_count, current, rows_per_process
+from holdfast.processes.launch import check_count, current, rows_per_process
 from holdfast.recipe import TrainSettings, TuningSettings
 
 KINDS = {"fsdp": ("FSDP",), "deepspeed": ("DEEPSPEED",)}

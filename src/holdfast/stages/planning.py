@@ -21,8 +21,8 @@ from holdfast.attacks import Attack, AttackContext, identity
 from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
 from holdfast.files import digest
-from holdfast.prompting import Prompting
-from holdfast.searching import Search, is_search
+from holdfast.measuring.searching import Search, is_search
+from holdfast.rendering.prompting import Prompting
 from holdfast.types import Attempt, Expects, Item, Message, Prompt, Surface
 
 ALL_SIDES: frozenset[Expects] = frozenset({"refuse", "comply", "answer"})

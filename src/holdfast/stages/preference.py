@@ -21,7 +21,7 @@ from holdfast.extras import need
 from holdfast.files import read_json, write_json
 from holdfast.models import load_model, resolve_model
 from holdfast.recipe import TrainSettings, TuningSettings
-from holdfast.render import IGNORE
+from holdfast.rendering.render import IGNORE
 from holdfast.stages.batches import Collator, LengthGroupedOrder
 from holdfast.stages.parallel import shards
 from holdfast.stages.train import (
@@ -34,7 +34,7 @@ from holdfast.stages.train import (
 )
 
 if TYPE_CHECKING:
-    from holdfast.rendered import RenderedPairs, RenderedRows
+    from holdfast.rendering.rendered import RenderedPairs, RenderedRows
 
 PUBLISHED_RATIO = 1 / 40
 """Learning rate of P3's DPO baseline to that of its fine-tune (5e-7 to 2e-5, all weights, 8B)."""

@@ -22,9 +22,11 @@ import numpy as np
 
 from holdfast.errors import DataError, RecipeError
 from holdfast.files import atomic_writer, dumps, make_folder
-from holdfast.formats import Format
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
-from holdfast.mixing import (
+from holdfast.recipe import MimicSettings, TriplesSettings
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.induction import Format
+from holdfast.rows.mixing import (
     Dosed,
     check_supply,
     deal_requests,
@@ -33,13 +35,11 @@ from holdfast.mixing import (
     solve,
     with_validation,
 )
-from holdfast.near import Match
-from holdfast.pools import Pool, row_hash
-from holdfast.prompting import Prompting
-from holdfast.recipe import MimicSettings, TriplesSettings
-from holdfast.style import Donor
+from holdfast.rows.near import Match
+from holdfast.rows.pools import Pool, row_hash
+from holdfast.rows.style import Donor
+from holdfast.rows.triples import TokenEnds
 from holdfast.text import normalise
-from holdfast.triples import TokenEnds
 from holdfast.types import Conversation, Dropped
 
 HOLD_OUT_MOST = 200

@@ -19,7 +19,7 @@ from typing import Literal
 
 from holdfast.engines import Decoding, Engine
 from holdfast.files import append_jsonl, digest, drop_torn_line, read_jsonl
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.answer import CHUNK, chunks
 from holdfast.text import normalise, words
 from holdfast.types import Conversation, Dropped, Message, Prompt, Segment

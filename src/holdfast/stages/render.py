@@ -14,13 +14,13 @@ from typing import Any
 
 from holdfast.errors import DataError
 from holdfast.files import make_folder, write_json, write_jsonl, write_text
-from holdfast.preference import both_sides, is_pair
+from holdfast.processes.workers import in_order, processes
 from holdfast.progress import say
-from holdfast.render import Renderer, Tally
-from holdfast.rendered import write_rendered
-from holdfast.show import marked
+from holdfast.rendering.render import Renderer, Tally
+from holdfast.rendering.rendered import write_rendered
+from holdfast.rendering.show import marked
+from holdfast.rows.preference import both_sides, is_pair
 from holdfast.types import Conversation, Rendered
-from holdfast.workers import in_order, processes
 
 PREVIEW = 10
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import __version__
-from holdfast.evaluation import Evaluation
 from holdfast.files import make_folder, write_json, write_text
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.report import agreement, attacks, positions, story
 from holdfast.report.cells import views
 from holdfast.report.junit import render_junit

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from holdfast.engines import Engine
 from holdfast.files import digest
-from holdfast.formats import Format
-from holdfast.prompting import Prompting
+from holdfast.rendering.prompting import Prompting
+from holdfast.rows.induction import Format
+from holdfast.rows.style import Donor
 from holdfast.stages.prepare import request_key
 from holdfast.stages.reform import Drop, Rewriting, loses, rewrite
-from holdfast.style import Donor
 from holdfast.text import normalise, words
 from holdfast.types import Conversation
 

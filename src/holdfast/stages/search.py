@@ -15,7 +15,7 @@ from holdfast.engines import Decoding, Engine
 from holdfast.errors import RecipeError
 from holdfast.files import append_jsonl, drop_torn_line, read_jsonl, write_jsonl
 from holdfast.judges import Judge, judge
-from holdfast.searching import Search, carry_out
+from holdfast.measuring.searching import Search, carry_out
 from holdfast.stages.judge import judge_batch
 from holdfast.types import Attempt, Verdict
 

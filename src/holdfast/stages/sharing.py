@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.evaluation import read_attempts
 from holdfast.files import make_folder, write_jsonl
-from holdfast.launch import Launch
+from holdfast.measuring.evaluation import read_attempts
+from holdfast.processes.launch import Launch
 from holdfast.types import Attempt
 
 POLL_S = 0.1

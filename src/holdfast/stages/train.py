@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import RecipeError
 from holdfast.files import read_json, write_json
-from holdfast.launch import current, rows_per_process
+from holdfast.processes.launch import current, rows_per_process
 from holdfast.progress import StepBar
 from holdfast.recipe import TrainSettings, TuningSettings
 from holdfast.stages.batches import Collator, Filled, LengthGroupedOrder
 from holdfast.stages.parallel import check_launched, distribution, shards, whole_weights
 
 if TYPE_CHECKING:
-    from holdfast.rendered import RenderedRows
+    from holdfast.rendering.rendered import RenderedRows
 
 
 def train(

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast import gate as gates
-from holdfast.evaluation import CellKey, Evaluation, bad_outcome
-from holdfast.gate import Cell
+from holdfast.measuring import gate as gates
+from holdfast.measuring.evaluation import CellKey, Evaluation, bad_outcome
+from holdfast.measuring.gate import Cell
 from holdfast.recipe import GateSettings
 from holdfast.stages.compare import cell_of, paired_cells, stops_early
 from holdfast.stages.judge import judge_attempts

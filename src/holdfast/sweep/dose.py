@@ -16,16 +16,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from holdfast import __version__, preflight
-from holdfast.cost import estimate, matrix_rate
+from holdfast import __version__
 from holdfast.errors import RecipeError
 from holdfast.files import digest, plain, read_json, write_json
-from holdfast.mixture import MAIN
-from holdfast.pipeline import Job
+from holdfast.job.cost import estimate, matrix_rate
+from holdfast.job.mixture import MAIN
+from holdfast.job.pipeline import Job
+from holdfast.job.rundir import RunFolder, StageStore
+from holdfast.job.setup import Setup, set_up
+from holdfast.measuring import preflight
 from holdfast.progress import say, show
 from holdfast.recipe import Recipe
-from holdfast.rundir import RunFolder, StageStore
-from holdfast.setup import Setup, set_up
 from holdfast.sweep.arms import Arm, Done, failures, run_arms
 from holdfast.sweep.document import Document, Table
 from holdfast.sweep.halves import Halves, halves

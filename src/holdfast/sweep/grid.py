@@ -14,15 +14,15 @@ from typing import Any
 
 from holdfast import __version__
 from holdfast.errors import RecipeError
-from holdfast.evaluation import Evaluation
-from holdfast.mixture import MAIN
-from holdfast.mixture import Arm as Trained
+from holdfast.job.mixture import MAIN
+from holdfast.job.mixture import Arm as Trained
+from holdfast.job.pipeline import Job
+from holdfast.job.rundir import RunFolder, StageStore
+from holdfast.job.setup import Setup, set_up
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.models import resolve_model
-from holdfast.pipeline import Job
-from holdfast.prompting import Prompting
 from holdfast.recipe import Recipe
-from holdfast.rundir import RunFolder, StageStore
-from holdfast.setup import Setup, set_up
+from holdfast.rendering.prompting import Prompting
 from holdfast.stages.planning import Served
 from holdfast.sweep import summary
 from holdfast.sweep.arms import Arm, failures, run_arms

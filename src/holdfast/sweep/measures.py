@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.evaluation import Evaluation
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import GateSettings
 from holdfast.stages.compare import event_name, gates
 from holdfast.types import SIDE_OF, Surface

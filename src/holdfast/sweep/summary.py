@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from holdfast import stats
-from holdfast.seeds import seed_interval, seeds_needed
+from holdfast.statistics import inference
+from holdfast.statistics.seeds import seed_interval, seeds_needed
 from holdfast.sweep.measures import MEASURES, Share
 
 Over = Literal["seeds", "prompts"]
@@ -68,7 +68,7 @@ def level(by_seed: Mapping[int, Share], confidence: float = 0.95) -> Level:
     if max(values) > min(values):
         return Level(mean, max(0.0, low), min(1.0, high), "seeds", per_seed)
     asked = min(share.asked for share in by_seed.values())
-    low, high = stats.wilson(round(mean * asked), asked, confidence)
+    low, high = inference.wilson(round(mean * asked), asked, confidence)
     return Level(mean, min(low, mean), max(high, mean), "prompts", per_seed)
 
 
@@ -95,7 +95,7 @@ def step(
         return Step(name, start[0], end[0], len(shared), mean, low, high, "seeds", decided, needed)
     n = min(min(start[1][s].asked, end[1][s].asked) for s in shared)
     up, down = max(mean, 0.0) * n, max(-mean, 0.0) * n
-    low, high = stats.tango_interval(up, down, n, confidence)
+    low, high = inference.tango_interval(up, down, n, confidence)
     decided = len(shared) > 1 and (low > 0 or high < 0)
     return Step(name, start[0], end[0], len(shared), mean, low, high, "prompts", decided, None)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from holdfast import __version__
 from holdfast.errors import RecipeError
-from holdfast.evaluation import Evaluation
 from holdfast.files import read_json
-from holdfast.pipeline import run
+from holdfast.job.pipeline import run
+from holdfast.job.rundir import RunFolder
+from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import Recipe
-from holdfast.rundir import RunFolder
 from holdfast.sweep import summary
 from holdfast.sweep.arms import Arm, Done, failures, run_arms
 from holdfast.sweep.axes import Axis, Point, points

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from holdfast import sources
 from holdfast.errors import DataError
+from holdfast.rows import sources
 from holdfast.tasks import TaskContext
 from holdfast.types import Expects, Item, Message
 

@@ -1,0 +1,1 @@
+"""The main job: a recipe's things, the run folder, the stages in their order."""

@@ -1,0 +1,1 @@
+"""Conversations as what a model reads: prompting, templates, token ids, labels."""
