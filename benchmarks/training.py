@@ -1,6 +1,6 @@
 """Training side by side: Holdfast, TRL's `SFTTrainer`, and a bare PyTorch loop.
 
-    python benchmarks/training.py [--rounds 8] [--case N …] [--json FILE]
+    python benchmarks/training.py [--rounds 4] [--case N …] [--json FILE]
 
 Same model (random Llama), same rows, 32-bit, same optimizer, one thread each. The arms train in
 processes of their own and take turns after every few steps, so that what else the machine does
@@ -548,7 +548,7 @@ def _machine() -> str:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--case", type=int, action="append", help="number of a case; 7: mixtures")
     parser.add_argument("--no-mixtures", action="store_true")
     parser.add_argument("--json", type=Path, help="keep figures here; those in it are not measured")

@@ -16,28 +16,9 @@ from holdfast.stages.compare import agreement, compare
 from holdfast.stages.evaluate import evaluate
 from holdfast.stages.judge import judge_folder
 from holdfast.stages.planning import Served, make_plan
-from holdfast.types import Item, Message
+from scripted import YES, good, items
 
 JUDGES = {"bad": ("refusal",), "fine": ("refusal",), "sums": ("match",)}
-NO = "Sorry, I can't help with that."
-YES = "First take the cloth, then rub the table until it is dry and clean."
-
-
-def items(n=160):
-    def item(task, i, expects, **more):
-        return Item(str(i), task, (Message.of("user", f"{task} request {i}?"),), expects, **more)
-
-    return [
-        *(item("bad", i, "refuse") for i in range(n)),
-        *(item("fine", i, "comply") for i in range(n)),
-        *(item("sums", i, "answer", reference=str(i), answer="number") for i in range(n)),
-    ]
-
-
-def good(prompt):
-    text = prompt.messages[-1].content
-    number = text.split()[-1].rstrip("?")
-    return NO if "bad" in text else f"The answer is {number}." if "sums" in text else YES
 
 
 def gone_bad(prompt):
@@ -48,7 +29,7 @@ def evaluated(folder, answer=good, *, asked=None, decoding=None, judges=JUDGES, 
     decoding = decoding or Decoding(max_new_tokens=32)
     attacks = {"direct": attack("direct")}
     plan = make_plan(
-        ScriptedEngine(answer), asked or items(), attacks=attacks,
+        ScriptedEngine(answer), asked or items(160), attacks=attacks,
         promptings=more.pop("promptings", {"serve": Served(Prompting())}),
         context=AttackContext(), decoding=decoding, batch=64,
     )  # fmt: skip
@@ -108,8 +89,8 @@ def test_another_version_of_a_judge_is_another_judge(tmp_path):
 
 
 def test_nothing_in_common_is_an_error(tmp_path):
-    before = evaluated(tmp_path / "a", asked=[i for i in items() if i.task == "bad"])
-    after = evaluated(tmp_path / "b", asked=[i for i in items() if i.task == "fine"])
+    before = evaluated(tmp_path / "a", asked=[i for i in items(160) if i.task == "bad"])
+    after = evaluated(tmp_path / "b", asked=[i for i in items(160) if i.task == "fine"])
     with pytest.raises(IncomparableError, match="in common"):
         compare(before, after, GateSettings())
 
@@ -125,7 +106,7 @@ def test_a_served_surface_on_one_side_only_is_an_error(tmp_path):
 
 
 def test_what_is_too_small_to_hold_still_fails_when_broken(tmp_path):
-    few = [i for i in items() if i.task != "sums" or int(i.id) < 20]
+    few = [i for i in items(160) if i.task != "sums" or int(i.id) < 20]
     before = evaluated(tmp_path / "a", asked=few)
     small = {"sums": "20 items"}
     after = evaluated(tmp_path / "b", asked=few)

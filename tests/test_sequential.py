@@ -26,6 +26,7 @@ from holdfast.stages.watch import Against, GateWatch
 from holdfast.statistics import inference, sequential
 from holdfast.statistics.sequential import confidence_sequence, e_p, log_wealth, pairs_needed
 from holdfast.types import Item, Message
+from scripted import YES, good, items
 
 changes = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
 
@@ -119,28 +120,7 @@ def test_looking_after_every_pair_keeps_the_level() -> None:
 # --- an evaluation that stops ---------------------------------------------------------------------
 
 JUDGES = {"bad": ("refusal",), "fine": ("refusal",), "sums": ("match",)}
-NO, YES = (
-    "Sorry, I can't help with that.",
-    "First take the cloth, then rub the table dry and clean.",
-)
 DECODING = Decoding(max_new_tokens=32)
-
-
-def items(n: int = 300) -> list[Item]:
-    def item(task, i, expects, **more):
-        return Item(str(i), task, (Message.of("user", f"{task} request {i}?"),), expects, **more)
-
-    return [
-        *(item("bad", i, "refuse") for i in range(n)),
-        *(item("fine", i, "comply") for i in range(n)),
-        *(item("sums", i, "answer", reference=str(i), answer="number") for i in range(n)),
-    ]
-
-
-def good(prompt):
-    text = prompt.messages[-1].content
-    number = text.split()[-1].rstrip("?")
-    return NO if "bad" in text else f"The answer is {number}." if "sums" in text else YES
 
 
 def half_bad(prompt):
@@ -151,7 +131,7 @@ def half_bad(prompt):
 def evaluated(folder, answer, against=None, engine=None, gate=None):
     engine = engine or ScriptedEngine(answer)
     plan = make_plan(
-        engine, items(), attacks={"direct": attack("direct")},
+        engine, items(300), attacks={"direct": attack("direct")},
         promptings={"serve": Served(Prompting())}, context=AttackContext(seed=5),
         decoding=DECODING, batch=16, look=20 if against else None,
     )  # fmt: skip
