@@ -29,9 +29,9 @@ OPENING = """# Benchmarks
     make bench
 
 reruns this page but for the GPU section; it is sized for a quarter of an hour on two idle cores.
-What is compared is compared side by side, in one run on one machine, by processor time: ratios
-carry over to other machines better than rates do. Spread is the lowest and highest of the rounds. A
-test of the default run (`tests/test_benchmarks.py`) fails when evaluation or rendering falls far
+What is compared is compared side by side, in one run on one machine, by processor time (data, which
+uses all cores: by the clock): ratios carry over to other machines better than rates do. A test of
+the default run (`tests/test_benchmarks.py`) fails when evaluation or rendering falls far
 behind its bare reference.
 """
 GPU = """## GPU
