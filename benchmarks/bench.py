@@ -1,6 +1,6 @@
 """All side-by-side measurements in one go, into `docs/benchmarks.md`.
 
-    python benchmarks/bench.py [--only NAME …] [--take FILE …] [--into docs/benchmarks.md]
+    python benchmarks/bench.py [--only NAME …] [--take FILE …] [--remark TEXT] [--into FILE]
 
 Runs the scripts of `SECTIONS` one after the other, so that none disturbs another, and puts what
 each prints into the page under its own heading; with `--only`, the other sections stay as they
@@ -107,10 +107,15 @@ def sections_of(page: str) -> dict[str, str]:
     return {part.partition("\n")[0].removeprefix("## "): part for part in parts}
 
 
-def write(path: Path, sections: Mapping[str, str]) -> None:
-    """The page, its sections in their order."""
+def write(path: Path, sections: Mapping[str, str], remark: str = "") -> None:
+    """The page, its sections in their order; a remark says how quiet the machine was."""
     known = {"GPU": GPU, **sections}
-    parts = [OPENING, machine(), *(known[name] for name in SECTIONS if name in known)]
+    parts = [
+        OPENING,
+        machine(),
+        *([remark] if remark else []),
+        *(known[name] for name in SECTIONS if name in known),
+    ]
     path.write_text("\n".join(part.rstrip("\n") + "\n" for part in parts), encoding="utf-8")
 
 
@@ -119,12 +124,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", choices=list(SECTIONS), help="a section")
     parser.add_argument("--take", action="append", type=Path, help="a section, printed before")
+    parser.add_argument("--remark", default="", help="for the page, such as what else ran")
     parser.add_argument("--into", type=Path, default=PAGE)
     wanted = parser.parse_args(argv)
     sections = sections_of(wanted.into.read_text(encoding="utf-8")) if wanted.into.exists() else {}
     for taken in wanted.take or ():
         sections |= sections_of(taken.read_text(encoding="utf-8"))
-        write(wanted.into, sections)
+        write(wanted.into, sections, wanted.remark)
     failed = []
     for name in wanted.only or ([] if wanted.take else EVERYWHERE):
         started = time.perf_counter()
@@ -134,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed.append(name)
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        write(wanted.into, sections)
+        write(wanted.into, sections, wanted.remark)
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return 1 if failed else 0
 
