@@ -439,11 +439,11 @@ def test_a_worker_tells_what_stopped_an_arm_and_ends_with_its_parent(recipes, tm
     )
     assert process.stdout is not None
     assert b"nowhere.jsonl" in process.stdout.readline()
-    assert len(holders(tmp_path / "out/workers.log")) == 1
+    assert len(holders(tmp_path / "out/messages.log")) == 1
     process.send_signal(signal.SIGKILL)
     process.communicate()
     until = time.monotonic() + 30
-    while holders(tmp_path / "out/workers.log"):
+    while holders(tmp_path / "out/messages.log"):
         assert time.monotonic() < until, "the worker outlives its parent"
         time.sleep(0.01)
 

@@ -1,7 +1,7 @@
 """Workers: a few long-lived processes that work on orders, together on no more than the cores.
 
 Each imports the heavy libraries once and computes on its own share of the cores. A worker's
-messages go to `workers.log`; it ends when the process that started it ends, however that happens.
+messages go to `messages.log`; it ends when the process that started it ends, however that happens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from holdfast.progress import say
 from holdfast.reproduce.orders import Order
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LOG = "workers.log"
+LOG = "messages.log"
 
 
 def cores() -> int:
