@@ -38,9 +38,12 @@ def processes() -> int:
         asked = os.environ.get(name, "")
         if asked.isascii() and asked.isdigit() and int(asked):
             return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(function: Callable[[A], B], batches: Iterable[A], count: int) -> Iterator[B]:

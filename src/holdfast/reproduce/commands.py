@@ -13,13 +13,13 @@ from rich.text import Text
 
 from holdfast.claims import CLAIMS, PAPERS, Arm, claim
 from holdfast.errors import RecipeError, did_you_mean
+from holdfast.processes.workers import cores
 from holdfast.progress import say, show
 from holdfast.reproduce.ledger import Origin, write_ledger
 from holdfast.reproduce.orders import readings_of
 from holdfast.reproduce.recipes import Recipes
 from holdfast.reproduce.sentences import effect_text, failed_controls, lead, verdict_text
 from holdfast.reproduce.study import LOOKS, Study, check_looks, run
-from holdfast.reproduce.workers import cores
 from holdfast.sweep.axes import read_seeds
 
 EXIT_OF_FAILED_CONTROL = 1
