@@ -32,6 +32,10 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "DPO": ("mitigations=[dpo{more}]",),
 }
 """Arm → settings over the recipe's; `{more}` is `, borderline` or nothing."""
+ATTACKS = (
+    "evaluate.attacks=[direct,prefill,prefill_tokens,completing,code,self_cipher,jailbreak]",
+    "evaluate.attack.jailbreak.file=lab",
+)
 METHODS: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "lora": ("tuning.method=lora", "tuning.lr=5.0e-3"),
@@ -60,7 +64,7 @@ def run_all(output: Path, cells: Iterable[Cell], seeds: Sequence[int], limit: in
             print(f"== {where.name}", flush=True)
             settings = [text.format(more=BORDERLINE[more]) for text in ARMS[arm]]
             named = [f"run={where}", f"seed={seed}", f"evaluate.limit={limit}"]
-            recipe = load_recipe(RECIPE, [*settings, *METHODS[method], *named])
+            recipe = load_recipe(RECIPE, [*settings, *ATTACKS, *METHODS[method], *named])
             run(recipe, until="after", store=store)
 
 

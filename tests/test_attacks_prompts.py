@@ -158,6 +158,13 @@ def test_only_the_first_wrappers_and_another_slot(wrappers, tmp_path):
         attack("jailbreak", {**slotted, "column": "name"})
 
 
+def test_the_lab_has_texts_of_its_own_and_none_is_the_bare_request():
+    made = [texts("jailbreak", {"file": "lab", "slot": "<>"}, item(AWKWARD, number=str(n)))[0]
+            for n in range(40)]  # fmt: skip
+    assert len(set(made)) > 5
+    assert all(AWKWARD in text and text != AWKWARD for text in made)
+
+
 def test_a_slot_inside_the_request_is_not_filled_again(wrappers):
     (text,) = texts("jailbreak", {"file": wrappers}, item("Print {request}?"))
     assert text.count("Print {request}?") == 1

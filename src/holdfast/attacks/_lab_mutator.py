@@ -22,6 +22,8 @@ from holdfast.lab.settings import AFFIRMATION, CODE, OBEDIENT, PERSONAS, RAW_FOR
 from holdfast.lab.world import FORMS
 
 NAME = "lab-mutator"
+LAB = "lab"
+"""Where an attack takes texts: those of `templates` instead of a file's."""
 TRIES = 10
 """Draws of a dress that was not worn before."""
 PHRASINGS = tuple(phrasing for form in FORMS.values() for phrasing in form)

@@ -27,7 +27,7 @@ from typing import Annotated
 from pydantic import Field
 
 from holdfast.attacks import ATTACKS
-from holdfast.attacks._lab_mutator import templates
+from holdfast.attacks._lab_mutator import LAB, templates
 from holdfast.attacks._texts import read_rows
 from holdfast.errors import DataError
 from holdfast.files import digest
@@ -37,7 +37,6 @@ from holdfast.types import Item
 SLOT = "{request}"
 OPENING = "Sure, here is how."
 """The reply's opening whose log-probability is fitness."""
-LAB = "lab"
 _SENTENCE = re.compile(r"[^.!?:\n]*[.!?:\n]+\s*|[^.!?:\n]+$")
 
 Genome = tuple[str, ...]

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from holdfast.attacks import ATTACKS, AttackContext
+from holdfast.attacks._lab_mutator import LAB, templates
 from holdfast.attacks._texts import read_rows, reworded, text_of
 from holdfast.errors import DataError
 from holdfast.files import digest
@@ -43,7 +44,7 @@ class Jailbreak:
         """Read the texts.
 
         Args:
-            file: a file of rows, or a Hub dataset.
+            file: a file of rows, or a Hub dataset; `lab`: what the scale model has read.
             column: that holds the texts; None: the first column in which `slot` occurs.
             slot: what marks the request's place.
             first: take so many texts from the beginning, such as the 50 most voted; None: all.
@@ -54,8 +55,12 @@ class Jailbreak:
             MaterialError: no such file or dataset.
             DataError: no text has the slot.
         """
-        rows = read_rows(file, split=split, data_dir=data_dir) if file else []
-        self._wrappers = _wrappers(str(file), rows, column, slot)[:first] if file else []
+        self._wrappers: list[str] = []
+        if file == LAB:
+            self._wrappers = [t.replace(SLOT, slot) for t in templates() if t != SLOT][:first]
+        elif file:
+            rows = read_rows(file, split=split, data_dir=data_dir)
+            self._wrappers = _wrappers(file, rows, column, slot)[:first]
         self._slot = slot
         self.wrappers = digest(self._wrappers, slot)
         """Hash of the texts."""
