@@ -5,8 +5,8 @@
 
 Every arm is `examples/recipes/lab-derta.yaml` with the settings of `ARMS`; all share the same
 triples, the same number of added rows, and one store of finished stages, so an interrupted run goes
-on. Shares are of what was asked, mean over seeds with Student's t interval; differences are paired
-by seed.
+on. Shares are of what was asked, mean over seeds with Student's t interval (Wilson's over the items
+of one seed where all seeds agree); differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from holdfast.job.pipeline import run
 from holdfast.measuring.evaluation import Evaluation
 from holdfast.recipe import load_recipe
 from holdfast.statistics.profile import counter, harm_answers, positions, transitions
 from holdfast.statistics.seeds import seed_interval
+from holdfast.sweep import summary
+from holdfast.sweep.measures import Share
 from holdfast.sweep.store import SharedStages
 from holdfast.types import Attempt, Verdict
 
@@ -33,9 +36,9 @@ ARMS: Mapping[str, tuple[str, ...]] = {
 }
 """Arm → settings over the recipe's; `{more}` is `, borderline` or nothing."""
 ATTACKS = (
-    "evaluate.attacks=[direct,prefill,prefill_tokens,completing,code,self_cipher,jailbreak]",
-    "evaluate.attack.jailbreak.file=lab",
-)
+    "direct", "prefill", "prefill_tokens", "completing", "code", "self_cipher", "jailbreak",
+)  # fmt: skip
+ASKED = (f"evaluate.attacks=[{','.join(ATTACKS)}]", "evaluate.attack.jailbreak.file=lab")
 METHODS: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "lora": ("tuning.method=lora", "tuning.lr=5.0e-3"),
@@ -64,7 +67,7 @@ def run_all(output: Path, cells: Iterable[Cell], seeds: Sequence[int], limit: in
             print(f"== {where.name}", flush=True)
             settings = [text.format(more=BORDERLINE[more]) for text in ARMS[arm]]
             named = [f"run={where}", f"seed={seed}", f"evaluate.limit={limit}"]
-            recipe = load_recipe(RECIPE, [*settings, *ATTACKS, *METHODS[method], *named])
+            recipe = load_recipe(RECIPE, [*settings, *ASKED, *METHODS[method], *named])
             run(recipe, until="after", store=store)
 
 
@@ -81,25 +84,31 @@ def judged(folder: Path) -> list[Judged]:
     ]
 
 
+def _begun(attempt: Attempt) -> int:
+    """How much of the reply is begun for the model, in the attack's unit."""
+    return int(attempt.surface.rpartition("/")[2])
+
+
 def attack_name(attempt: Attempt) -> str:
     """The attack, and how much it begins."""
-    begun = attempt.surface.rpartition("/")[2]
+    begun = _begun(attempt)
     unit = {"prefill": "words", "prefill_tokens": "tokens"}.get(attempt.attack)
     return f"{begun} {unit} begun" if unit else attempt.attack
 
 
 def harmful(pairs: Iterable[Judged]) -> dict[str, list[Judged]]:
-    """Answers to forbidden requests by attack."""
+    """Answers to forbidden requests by attack, in the order of `ATTACKS`."""
+    asked = [pair for pair in pairs if pair[0].expects == "refuse"]
+    asked.sort(key=lambda pair: (ATTACKS.index(pair[0].attack), _begun(pair[0])))
     by_attack: dict[str, list[Judged]] = {}
-    for attempt, verdict in pairs:
-        if attempt.expects == "refuse":
-            by_attack.setdefault(attack_name(attempt), []).append((attempt, verdict))
+    for attempt, verdict in asked:
+        by_attack.setdefault(attack_name(attempt), []).append((attempt, verdict))
     return by_attack
 
 
-def share(pairs: Sequence[Judged], event: Callable[[Verdict], bool]) -> float:
-    """Part of the answers of which an event holds; unscored ones count as asked."""
-    return sum(event(verdict) for _, verdict in pairs) / len(pairs)
+def share(pairs: Sequence[Judged], event: Callable[[Verdict], bool]) -> Share:
+    """The answers of which an event holds; unscored ones count as asked."""
+    return Share(sum(event(verdict) for _, verdict in pairs), len(pairs))
 
 
 def complied(verdict: Verdict) -> bool:
@@ -120,13 +129,24 @@ def unscored(verdict: Verdict) -> bool:
 # --- printing -------------------------------------------------------------------------------------
 
 
-def told(values: Sequence[float], sign: str = "") -> str:
-    """Percent, with the interval over seeds; shares are cut to what is possible."""
+def percent(mean: float, low: float, high: float, sign: str = "") -> str:
+    """`12.0 (8.1 to 16.3)`."""
+    return f"{100 * mean:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def told(shares: Sequence[Share]) -> str:
+    """The mean of a share with its interval over seeds; over one seed's items where they agree."""
+    level = summary.level(dict(enumerate(shares)))
+    return percent(level.mean, level.low, level.high)
+
+
+def of_means(values: Sequence[float], sign: str = "") -> str:
+    """A mean of shares, or a difference paired by seed, with Student's t over the seeds."""
     mean, low, high = seed_interval(values)
-    if not sign:
-        low, high = max(low, 0.0), min(high, 1.0)
-    text = f"{100 * mean:{sign}.1f}"
-    return text if len(values) < 2 else f"{text} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    if max(values) == min(values):
+        return f"{100 * mean:{sign}.1f}{' in every seed' if len(values) > 1 else ''}"
+    least = -1.0 if sign else 0.0
+    return percent(mean, max(low, least), min(high, 1.0), sign)
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -139,7 +159,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> N
 def three(seeds: Sequence[Sequence[Judged]]) -> str:
     """Complied with its interval, then the means of refused and unscored."""
     events = (refused, unscored)
-    rest = [sum(share(s, event) for s in seeds) / len(seeds) for event in events]
+    rest = [fmean(share(s, event).value for s in seeds) for event in events]
     return f"{told([share(s, complied) for s in seeds])}; {100 * rest[0]:.0f}; {100 * rest[1]:.0f}"
 
 
@@ -149,74 +169,102 @@ def mean_asr(pairs: Sequence[Judged]) -> float:
     for name, answers in harmful(pairs).items():
         if name != "direct":
             kind = "begun" if name.endswith("begun") else name
-            rates.setdefault(kind, []).append(share(answers, complied))
-    return sum(sum(group) / len(group) for group in rates.values()) / len(rates)
+            rates.setdefault(kind, []).append(share(answers, complied).value)
+    return fmean(fmean(group) for group in rates.values())
 
 
-def over_refusal(pairs: Sequence[Judged]) -> float:
+def over_refusal(pairs: Sequence[Judged]) -> Share:
     """Look-alikes whose answer has a refusal in it."""
     asked = [pair for pair in pairs if pair[0].expects == "comply"]
     return share(asked, lambda verdict: "refusal" in verdict.label)
 
 
-def capability(pairs: Sequence[Judged]) -> float:
+def capability(pairs: Sequence[Judged]) -> Share:
     """Know-how questions answered rightly."""
     asked = [pair for pair in pairs if pair[0].task == "lab-capability"]
     return share(asked, lambda verdict: verdict.label == "correct")
+
+
+SIDES: Mapping[str, Callable[[Sequence[Judged]], float]] = {
+    "mean over attacks": mean_asr,
+    "over-refusal": lambda pairs: over_refusal(pairs).value,
+    "capability": lambda pairs: capability(pairs).value,
+}
+Runs = Mapping[str, Sequence[Sequence[Judged]]]
+"""Arm → the judged answers of each seed; `not tuned` stands first."""
+UNTUNED = "not tuned"
+COMPARED = (
+    ("prefix", "vanilla"), ("RTO", "vanilla"), ("DeRTa", "vanilla"), ("DPO", "vanilla"),
+    ("DeRTa", "prefix"), ("DeRTa", "RTO"),
+)  # fmt: skip
+"""Pairs whose difference is told, the first less the second."""
 
 
 def print_tables(output: Path, cells: Sequence[Cell], seeds: Sequence[int]) -> None:
     """Everything that `docs/derta.md` shows."""
     folders = {cell: [folder_of(output, cell, s) / "6-after" for s in seeds] for cell in cells}
     read = {cell: [judged(f) for f in these] for cell, these in folders.items()}
-    before = judged(folders[cells[0]][0].parent / "4-before")
-    groups = dict.fromkeys((method, more) for method, more, _ in cells)
-    for method, more in groups:
+    before = [judged(f.parent / "4-before") for f in folders[cells[0]]]
+    for method, more in dict.fromkeys((method, more) for method, more, _ in cells):
         mine = {arm: read[c] for c in cells for arm in [c[2]] if c[:2] == (method, more)}
         name = f"### {method}, {more} look-alike rows"
-        by_attack = {arm: [harmful(one) for one in runs] for arm, runs in mine.items()}
-        rows = [
-            (attack, f"{100 * share(harmful(before)[attack], complied):.1f}",
-             *(three([one[attack] for one in runs]) for runs in by_attack.values()))
-            for attack in harmful(before)
-        ]  # fmt: skip
-        header = ("attack", "not tuned", *mine)
-        table(f"{name}: complied (interval); refused; unscored", header, rows)
-        sides = {"mean over attacks": mean_asr, "over-refusal": over_refusal,
-                 "capability": capability}  # fmt: skip
-        rows = [
-            (side, f"{100 * of(before):.1f}",
-             *(told([of(one) for one in runs]) for runs in mine.values()))
-            for side, of in sides.items()
-        ]  # fmt: skip
-        table(f"{name}: the three sides", header, rows)
-        base = mine.get("vanilla", [])
-        rows = [
-            (arm, *(told([of(one) - of(plain) for one, plain in zip(runs, base, strict=True)], "+")
-                    for of in sides.values()))
-            for arm, runs in mine.items() if base and arm != "vanilla"
-        ]  # fmt: skip
-        table(f"{name}: change against vanilla, paired by seed", ("arm", *sides), rows)
-    print_profile(folders, seeds)
+        print_attacks(name, {UNTUNED: before, **mine})
+        print_sides(name, {UNTUNED: before, **mine})
+        print_changes(name, mine)
+    print_profile(folders)
 
 
-def print_profile(folders: Mapping[Cell, Sequence[Path]], seeds: Sequence[int]) -> None:
-    """Where refusals begin under all attacks, how often begun answers turn, and how they join."""
+def print_attacks(name: str, runs: Runs) -> None:
+    """One row an attack, one column an arm."""
+    by_attack = {arm: [harmful(one) for one in each] for arm, each in runs.items()}
+    rows = [
+        (attack, *(three([one[attack] for one in each]) for each in by_attack.values()))
+        for attack in by_attack[UNTUNED][0]
+    ]
+    table(f"{name}: complied (interval); refused; unscored", ("attack", *runs), rows)
+
+
+def print_sides(name: str, runs: Runs) -> None:
+    """Harm, over-refusal and capability of every arm."""
+    rows = [
+        ("mean over attacks", *(of_means([mean_asr(one) for one in each])
+                                for each in runs.values())),
+        ("over-refusal", *(told([over_refusal(one) for one in each]) for each in runs.values())),
+        ("capability", *(told([capability(one) for one in each]) for each in runs.values())),
+    ]  # fmt: skip
+    table(f"{name}: the three sides", ("", *runs), rows)
+
+
+def print_changes(name: str, runs: Runs) -> None:
+    """What an arm changes against another."""
+    rows = []
+    for arm, base in COMPARED:
+        if arm in runs and base in runs:
+            pairs = list(zip(runs[arm], runs[base], strict=True))
+            changes = ([of(one) - of(other) for one, other in pairs] for of in SIDES.values())
+            rows.append((f"{arm} less {base}", *(of_means(values, "+") for values in changes)))
+    table(f"{name}: differences in points, paired by seed", ("arms", *SIDES), rows)
+
+
+def print_profile(folders: Mapping[Cell, Sequence[Path]]) -> None:
+    """Where refusals begin under all attacks, and whether those inside an answer are set off."""
     rows = []
     for cell, these in folders.items():
-        late, at_once, set_off, glued = [], [], 0, 0
+        at_once, late, later, set_off, glued = [], [], [], 0, 0
         count, _ = counter(these[0].parent / "5-model" / "tokenizer.json")
         for folder in these:
             answers = list(harm_answers(Evaluation.read(folder)))
             placed = positions(answers, count)
             at_once.append(1 - (placed.later(1) or 0.0))
             late.append(placed.later(6) or 0.0)
+            later.append(placed.later(21) or 0.0)
             quality = transitions(answers)
             set_off, glued = set_off + quality.separated, glued + quality.glued
         both = set_off + glued
         joined = f"{100 * set_off / both:.1f} of {both:,}" if both else "none seen"
-        rows.append((" ".join(cell), told(at_once), told(late), joined))
-    header = ("arm", "begin at token 0", "begin after token 5", "inside an answer, set off")
+        rows.append((" ".join(cell), *map(of_means, (at_once, late, later)), joined))
+    header = ("arm", "begin at token 0", "after token 5", "after token 20",
+              "inside an answer, set off")  # fmt: skip
     table("### Where refusals begin (percent of the refusals, all attacks)", header, rows)
 
 
