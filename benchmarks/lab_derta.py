@@ -33,6 +33,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "RTO": ("mitigations=[transition{more}]",),
     "DeRTa": ("mitigations=[derta{more}]",),
     "DPO": ("mitigations=[dpo{more}]",),
+    "DPO-x5": ("mitigations=[dpo{more}]", "tuning.preference.lr=5.0e-4"),
 }
 """Arm → settings over the recipe's; `{more}` is `, borderline` or nothing."""
 ATTACKS = (
@@ -195,7 +196,7 @@ Runs = Mapping[str, Sequence[Sequence[Judged]]]
 UNTUNED = "not tuned"
 COMPARED = (
     ("prefix", "vanilla"), ("RTO", "vanilla"), ("DeRTa", "vanilla"), ("DPO", "vanilla"),
-    ("DeRTa", "prefix"), ("DeRTa", "RTO"),
+    ("DPO-x5", "vanilla"), ("DeRTa", "prefix"), ("DeRTa", "RTO"),
 )  # fmt: skip
 """Pairs whose difference is told, the first less the second."""
 
