@@ -15,9 +15,9 @@ from holdfast.errors import HoldfastError, MaterialError, ModelError, RecipeErro
 from holdfast.files import read_jsonl, write_jsonl
 from holdfast.judges import JUDGES, cannot_gate, cannot_run, judge, release
 from holdfast.judges import _choosing as choosing
-from holdfast.judges._catalogue import MECHANISMS
 from holdfast.judges._model_judge import ModelJudge, filled, without_marks
 from holdfast.judges._sheet import named_sheets, read_sheet
+from holdfast.judges.catalogue import MECHANISMS
 from holdfast.measuring.evaluation import bad_outcome
 from holdfast.stages.judge import judge_attempts, judge_batch, judge_folder
 from holdfast.types import Attempt

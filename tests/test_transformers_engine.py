@@ -13,6 +13,7 @@ from holdfast.types import Message, Prompt
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from holdfast.engines import _cache, _greedy  # noqa: E402
 from holdfast.engines._greedy import decodes_plainly, greedy, shared_opening  # noqa: E402
 from holdfast.engines._room import Room, is_out_of_memory  # noqa: E402
 from holdfast.engines.transformers import TransformersEngine  # noqa: E402
@@ -69,6 +70,65 @@ def test_answers_are_those_of_the_library(lively, opening):
     found = [up_to_stop(row, stops) for row in greedy(lively, prompts, stops, 24, pad=0)]
     assert found == expected
     assert len({len(row) for row in expected}) > 2  # rows end at different steps
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_of_all_lengths_decode_together(lively, monkeypatch, attention):
+    """More steps than a block of the cache has columns; groups come to their ends in between."""
+    monkeypatch.setitem(_greedy.PREFILLED, "cpu", 64)
+    monkeypatch.setattr(_greedy, "LEAST", 3)
+    monkeypatch.setattr(_cache, "BLOCK", 4)
+    prompts = prompts_of([40, 2, 33, 5, 9, 4, 17, 12, 39, 3, 8, 25], (7, 8, 9))
+    stops = {int(t) for t in torch.randint(5, VOCABULARY, (25,), generator=torch.manual_seed(1))}
+    expected = library(lively, prompts, stops, 24)
+    steps = []
+    forward = lively.forward
+
+    def counted(*args, **kwargs):
+        steps.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(lively, "forward", counted)
+    lively.set_attn_implementation(attention)
+    try:
+        found = [up_to_stop(row, stops) for row in greedy(lively, prompts, stops, 24, pad=0)]
+        assert lively.config._attn_implementation == attention
+    finally:
+        lively.set_attn_implementation("sdpa")
+    assert found == expected
+    opening, *prefill = [shape for shape in steps if shape[1] > 1]
+    assert opening == (1, 3)
+    assert max(rows * columns for rows, columns in prefill) <= 64
+    decoding = [rows for rows, columns in steps if columns == 1]
+    unfinished = [sum(len(row) > n for row in expected) for n in range(1, 24)]
+    assert decoding == [rows for rows in unfinished if rows]
+
+
+def test_an_error_on_the_way_leaves_the_model_as_it_was(lively, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("torn")
+
+    monkeypatch.setattr(_greedy._Batch, "step", broken)
+    with pytest.raises(RuntimeError, match="torn"):
+        greedy(lively, prompts_of([3, 4]), {1}, 8, pad=0)
+    assert lively.config._attn_implementation == "sdpa"
+
+
+def test_rows_that_leave_are_overwritten_by_the_last_of_their_group():
+    def layer(first, rows, columns):
+        rows = torch.arange(first, first + rows).float()
+        return rows[:, None, None, None].expand(-1, 2, columns, 3).clone()
+
+    groups = _cache.Groups([[(layer(0, 4, 5),) * 2], [(layer(4, 3, 2),) * 2]])
+    assert groups.sizes == [4, 3]
+    assert groups.keep([1, 3, 4, 5, 6]) == [3, 1, 4, 5, 6]
+    new = torch.zeros(5, 2, 1, 3)
+    keys, values = groups.update(new, new, 0)
+    assert [k[:, 0, 0, 0].tolist() for k in keys] == [[3, 1], [4, 5, 6]]
+    assert [v.shape[2] for v in values] == [6, 3]
+    assert groups.get_seq_length() == 6
+    assert groups.keep([3]) == [3]
+    assert groups.sizes == [1]  # the first group is gone
 
 
 def test_one_prompt_and_one_token(lively):

@@ -74,7 +74,10 @@ class Shelf(Generic[T]):
             return
         self._loaded = True
         package = importlib.import_module(f"holdfast.{self.name}")
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+        names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+        for module in names:
+            if module.startswith("_"):  # what several things of the shelf share
+                continue
             importlib.import_module(f"holdfast.{self.name}.{module}")
         for entry in entry_points(group=f"holdfast.{self.name}"):
             self.register(entry.name)(entry.load())

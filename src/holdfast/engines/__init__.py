@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,5 +52,12 @@ class Engine(Protocol):
                 the opening of a reply.
         """
 
+
+CAPABLE: Mapping[str, frozenset[str]] = {
+    "transformers": frozenset({"prefill", "raw", "logprobs", "gradients"}),
+    "vllm": frozenset({"prefill", "raw", "logprobs"}),
+    "openai": frozenset({"prefill", "raw"}),
+}
+"""Engine → what it can at most, known before a model is loaded or a server asked."""
 
 ENGINES: Shelf[Callable[..., Engine]] = Shelf("engines")

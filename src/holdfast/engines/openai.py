@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdfast.endpoint import OPENAI_KEY, Address, Blocked, Endpoint, EndpointError
-from holdfast.engines import ENGINES, Decoding
+from holdfast.engines import CAPABLE, ENGINES, Decoding
 from holdfast.errors import ModelError, RecipeError, did_you_mean
 from holdfast.files import dumps, read_json, write_json
 from holdfast.types import Answer, Prompt
@@ -84,7 +84,7 @@ class OpenAIEngine:
             return frozenset()
         owner = self._owner()
         if owner in _CONTINUES:
-            return frozenset({"prefill", "raw"})
+            return CAPABLE["openai"]
         return frozenset({"raw"}) if self._completes() else frozenset()
 
     def render(self, prompt: Prompt) -> str:

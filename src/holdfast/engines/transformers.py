@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from holdfast.engines import ENGINES, Decoding
-from holdfast.engines._greedy import decodes_plainly, greedy
+from holdfast.engines import CAPABLE, ENGINES, Decoding
+from holdfast.engines._greedy import alike, decodes_plainly, greedy
 from holdfast.engines._room import Room
 from holdfast.engines._tokens import Row, Tokens
 from holdfast.recipe import DATE
 from holdfast.types import Answer, Prompt
 
-LEAST = 32
-"""Rows that are computed together whatever their lengths: fewer leave the processor idle."""
+LEAST, ALIKE = 32, 1 / 2
+"""Where the library pads all rows to the longest: rows that are computed together whatever their
+lengths, since fewer leave the processor idle; else the shortest over the longest at least."""
 
 
 @ENGINES.register("transformers")
 class TransformersEngine(Tokens):
     """A loaded model and tokenizer."""
 
-    can = frozenset({"prefill", "raw", "logprobs", "gradients"})
+    can = CAPABLE["transformers"]
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "model", date: str = DATE
@@ -51,8 +52,10 @@ class TransformersEngine(Tokens):
         """
         if decoding.temperature > 0:
             self._seed(decoding)
-        decode = self._greedy if self._is_greedy(decoding) else self.by_library
+        own = self._is_greedy(decoding)  # then padding is taken care of
+        decode = self._greedy if own else self.by_library
         rows = [self.row(prompt) for prompt in prompts]
+        least = len(rows) if own else LEAST
 
         def cost(i: int) -> float:
             return self._room.answering(len(rows[i].ids), decoding.max_new_tokens)
@@ -62,7 +65,7 @@ class TransformersEngine(Tokens):
             return [self.read(ids, rows[i]) for ids, i in zip(new, some, strict=True)]
 
         found: dict[int, Answer] = {}
-        for some in alike([len(row.ids) for row in rows]):
+        for some in alike([len(row.ids) for row in rows], least, ALIKE):
             found.update(zip(some, self._room.work(some, cost, answers), strict=True))
         return [found[i] for i in range(len(rows))]
 
@@ -163,16 +166,3 @@ class TransformersEngine(Tokens):
             pad_token_id=self.tokenizer.pad_token_id,
             **sampling,
         )
-
-
-def alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Numbers of the rows, long ones first, in runs none of which is mostly padding.
-
-    A run of `LEAST` rows ends where a row has less than half the length of the run's longest.
-    """
-    runs: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not runs or (len(runs[-1]) >= LEAST and 2 * lengths[i] < lengths[runs[-1][0]]):
-            runs.append([])
-        runs[-1].append(i)
-    return runs

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.endpoint import Address, Blocked, Endpoint, EndpointError
-from holdfast.engines import ENGINES, Decoding
+from holdfast.engines import CAPABLE, ENGINES, Decoding
 from holdfast.engines._tokens import Tokens
 from holdfast.engines.openai import OpenAIEngine
 from holdfast.errors import MaterialError, ModelError
@@ -54,7 +54,7 @@ _LAST_LINES = 15
 class VLLMEngine(OpenAIEngine):
     """A vLLM server that Holdfast starts for a local or Hub model, and ends."""
 
-    can = frozenset({"prefill", "raw", "logprobs"})
+    can = CAPABLE["vllm"]
 
     def __init__(
         self,
