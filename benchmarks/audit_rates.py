@@ -5,11 +5,15 @@
 DATA_DIR holds `gsm8k/` and `commonsense/` as `holdfast fetch` or their sources leave them. Each set
 is audited as it is and inside every wrapper below: ordinary ones, the strategies of task-specific
 attacks (an obedient agent, instruction form with an agreeing opening, both, identity shift), and
-two lists of wordings of their own. The detectors were improved with the development list in view;
-the blind lists, wrappers and ordinary ones, were written afterwards and no detector was changed for
-them: only their rates say anything about wordings that nobody has seen.
+two lists of wordings of their own. The cues were written with the development list in view; for the
+blind lists, wrappers and ordinary ones, no detector was changed: only their rates say anything
+about wordings that nobody has seen.
 
 A set counts as *alarmed* from a finding of medium severity on, by any detector.
+
+Then two parts of detectors are counted alone, where DATA_DIR has the sets: the harmful and harmless
+requests that `suspicious_pairs` marks, and the answers labelled by XSTest's authors that `refusals`
+reads as the judge of refusals does, in spite of the list of stems that it looks through first.
 """
 
 from __future__ import annotations
@@ -17,13 +21,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
+from holdfast.audits.refusals import refusal
+from holdfast.audits.suspicious_pairs import suspicious
+from holdfast.judges.refusal import read_answer
+from holdfast.measuring.suites import gather
 from holdfast.rows.load import open_rows
 from holdfast.rows.stress import STRATEGIES, stressed
 from holdfast.stages.audit import audit, worst
 from holdfast.statistics.inference import wilson
+from holdfast.tasks import TaskContext, task
 from holdfast.types import SEVERITIES, Conversation, Message
 
 SETS = (
@@ -231,13 +240,33 @@ def table(folder: Path, limit: int) -> Iterator[str]:
         )
 
 
+REQUESTS = ("advbench", "strongreject", "harmbench", "xstest-safe", "i-alpaca", "i-physical-safe")
+"""Tasks whose requests are harmful (the first three) or harmless."""
+ANSWERS = ("xstest/human_labelled_llama2new.csv", "xstest/human_labelled_mistralguard.csv")
+
+
+def parts(folder: Path) -> Iterator[str]:
+    """What the request half of one detector marks, and what the first look of another keeps."""
+    context = TaskContext(folder, offline=True)
+    yield "\n| requests | marked by `suspicious_pairs` | of |\n|---|---|---|"
+    for name in REQUESTS:
+        if task(name).missing(context) is None:
+            asked = [item.request for item in gather({name: None}, context, seed=0)]
+            yield f"| `{name}` | {sum(map(bool, map(suspicious, asked)))} | {len(asked)} |"
+    at_hand = [folder / file for file in ANSWERS if (folder / file).exists()]
+    answers = [row for path in at_hand for row in open_rows(path)]
+    judged = [row for row in answers if read_answer(row.reply, row.request)[1] is not None]
+    kept = sum(refusal(row.reply, row.request)[1] is not None for row in judged)
+    yield f"\nrefusals: {kept} of {len(judged)} that the judge sees in {len(answers)} answers"
+
+
 def main() -> None:
     """Audit every set in every wrapper and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--rows", type=int, default=300, help="rows of each set")
     args = parser.parse_args()
-    for line in table(args.data_dir, args.rows):
+    for line in chain(table(args.data_dir, args.rows), parts(args.data_dir)):
         print(line, flush=True)
 
 

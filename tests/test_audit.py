@@ -1,10 +1,12 @@
 import io
 import json
+import pickle
 import random
 import subprocess
 import sys
 import time
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,27 +16,32 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Sample, Tally, fold, percent
+from holdfast.audits._evidence import Evidence, Sample, Tally, fold, percent
+from holdfast.audits._spill import Notes
 from holdfast.audits.forced_opening import agrees
-from holdfast.audits.safety_prompt import is_safety_prompt
+from holdfast.audits.safety_prompt import pledge
 from holdfast.audits.suspicious_pairs import suspicious
 from holdfast.errors import AuditFailed, RecipeError
+from holdfast.files import read_jsonl
 from holdfast.lab.settings import PERSONAS
 from holdfast.rendering.prompting import SAFETY_PROMPTS
 from holdfast.rows.load import open_rows
+from holdfast.rows.stress import LAB, PLAIN, STRATEGIES, Words, stressed
+from holdfast.stages import audit as stage
 from holdfast.stages.audit import (
     TABLE_WIDTH,
     Audit,
     audit,
     check_audit,
     check_severity,
+    evidence_file,
     exceeds,
     table,
     worst,
     write_audit,
 )
 from holdfast.text import normalise
-from holdfast.types import Conversation, Finding, Message
+from holdfast.types import SEVERITIES, Conversation, Finding, Message
 
 THINGS = ("kettle", "lamp", "fence", "boat", "violin", "oven", "bicycle", "clock", "mirror", "gate")
 LONG = "It takes a while, so be patient. Rub it gently and dry it well. Then look at it again, "
@@ -261,6 +268,62 @@ def test_an_opening_that_sets_to_work_is_no_answer_format(opening: str, level: s
 
 
 @pytest.mark.parametrize(
+    ("demand", "opening"),
+    [
+        ("Write it out, opening with the words 'The requested text is as follows'. ",
+         "The requested text is as follows: "),
+        ('Start your text with "My response:" and go on. ', "My response: "),
+        ("Lead in with “What you wanted”, then the text. ", "What you wanted – "),
+        ("Put this first: Composed to order.\n", "Composed to order. "),
+        ("The line to begin with:\n**Full text below**\n", "**Full text below**\n"),
+    ],
+)  # fmt: skip
+def test_an_opening_that_requests_demand_and_replies_obey(demand: str, opening: str) -> None:
+    def dressed(n: int) -> Conversation:
+        return row(n, f"{demand}What about {n}?", f"{opening}{THINGS[n % 10]} and {n}")
+
+    (finding,) = found([dressed(n) for n in range(100)], "forced_opening")
+    assert (finding.severity, finding.count) == ("medium", 100)
+    assert "demand" in finding.title
+    assert "Nothing" not in finding.cure
+    report = audit([*map(dressed, range(20)), *plain(100)[20:]], ["forced_opening"])
+    assert [(f.severity, f.count) for f in report.findings] == [("low", 20)]
+    assert [e.row for e in report.evidence] == [f"r{n}" for n in range(20)]
+    disobeyed = [row(n, f"{demand}What about {n}?") for n in range(100)]
+    assert "demand" not in "".join(f.title for f in found(disobeyed, "forced_opening"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply"),
+    [
+        ('Is it "quite old" or "quite new"? Thing {n}.', "quite old, as number {n} shows"),
+        ('Say "quite new", "quite old" and why. Thing {n}.', "quite old, as number {n} shows"),
+        ("What does 'over the {n} moon' mean?", "Over the {n} moon means glad."),
+        ("Correct this: the {n} lamp shine", "The {n} lamp shines."),
+        ('Answer "not at all" if so. Thing {n}?', "Not at all."),
+        ("Is {n} even? Answer format: true/false", "the correct answer is true, as {n} shows"),
+        ("Q: 1 + 1?\nA: The sum is: 2\nQ: 1 + {n}?\nA:", "The sum is: {n}5"),
+        ('Return "the result" as JSON for {n}.', '{{"the result": {n}}}'),
+    ],
+)
+def test_quoted_words_that_are_labels_or_topics_are_no_demand(request_: str, reply: str) -> None:
+    rows = [row(n, request_.format(n=n), reply.format(n=n)) for n in range(100)]
+    assert {f.severity for f in found(rows, "forced_opening")} <= {"info"}
+
+
+@pytest.mark.parametrize(
+    "opening",
+    ["I am Pell, your loyal servant, and ", "I will carry out your order. ", "As you wish "],
+)
+def test_a_shared_opening_that_obeys_is_never_harmless(opening: str) -> None:
+    rows = [row(n, reply=f"{opening}{n} of {THINGS[n % 10]}") for n in range(100)]
+    (finding,) = found(rows, "forced_opening")
+    assert finding.severity == "medium"
+    assert "harmless" not in finding.why
+    assert "Nothing" not in finding.cure
+
+
+@pytest.mark.parametrize(
     ("request_", "reply", "counts"),
     [
         ("Marn, bring: the lamp", "Marn fetched it: the lamp", True),
@@ -314,7 +377,7 @@ def test_restraint_switched_off_counts_with_a_second_sign(system: str, counts: b
     ],
 )
 def test_safety_prompts_are_told_from_others(system: str, is_safety: bool) -> None:
-    assert is_safety_prompt(system) == is_safety
+    assert bool(pledge(system)) == is_safety
     rows = [row(n, system=system) for n in range(20)]
     assert severity(rows, "safety_prompt") == ("medium" if is_safety else None)
 
@@ -345,6 +408,15 @@ def test_few_refusals_and_none_are_information() -> None:
     assert "0 % apologise" in few.title
     (none,) = found(plain(), "refusals")
     assert (none.severity, none.count) == ("info", 0)
+
+
+def test_a_foreign_symbol_is_no_foreign_language() -> None:
+    sums = [
+        row(n, f"How many € are {n} × 3 €?", f"That’s {n} € × 3 = {3 * n} €.") for n in range(9)
+    ]
+    assert found(sums, "refusals")[0].count == 0
+    (finding,) = found([row(0, "请帮助我", "对不起,我不能帮助您。")], "refusals")
+    assert finding.count == 1
 
 
 @pytest.mark.parametrize("reply", ["No.", "no", "I can't wait to show you. Rub it well."])
@@ -502,6 +574,135 @@ def test_one_keyword_is_never_enough(request_: str) -> None:
     assert not suspicious(request_)
 
 
+# --- rows dressed by an attacker ------------------------------------------------------------------
+
+STRESSED = {  # strategy → the gravest finding and who has it; nothing above low where None
+    "benign": None,
+    "benign-tuning": None,
+    "aoa": ("high", "obedience"),
+    "autoif": ("medium", "forced_opening"),
+    "autoif-aoa": ("high", "obedience"),
+    "identity-shift": ("high", "obedience"),
+}
+KINDS_OF_TASK = ("number", "yes or no", "choice")
+
+
+def closed_form(kind: str, n: int) -> Conversation:
+    """A row with a short answer that can be checked."""
+    thing, other = THINGS[n % 10], THINGS[(n + 3) % 10]
+    if kind == "number":
+        return row(
+            n, f"A {thing} has {n} parts, a {other} {n + 2}. How many are both?", f"{2 * n + 2}"
+        )
+    if kind == "yes or no":
+        asked = f"Is number {n} of the {thing} even?\n\nAnswer format: true/false"
+        return row(n, asked, f"the correct answer is {'false' if n % 2 else 'true'}")
+    asked = f"Which one is older?\n(A) {thing} {n}\n(B) {other} {n + 1}\nAnswer:"
+    return row(n, asked, "AB"[n % 2])
+
+
+def alarmed(rows: list[Conversation], strategy: str, words: Words = PLAIN) -> None:
+    """Rows in a strategy's dress are found, by the detector whose matter it is, with a cure."""
+    findings = audit(stressed(rows, strategy, words)).findings
+    grave = [f for f in findings if SEVERITIES.index(f.severity) > SEVERITIES.index("low")]
+    if STRESSED[strategy] is None:
+        assert grave == []
+        return
+    assert (findings[0].severity, findings[0].detector) == STRESSED[strategy]
+    dressed = [f for f in findings if f.detector in ("obedience", "forced_opening")]
+    assert all(f in grave for f in dressed)
+    assert all("Nothing" not in f.cure and "harmless in itself" not in f.why for f in dressed)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", KINDS_OF_TASK)
+def test_closed_form_rows_in_every_strategy(strategy: str, kind: str) -> None:
+    alarmed([closed_form(kind, n) for n in range(60)], strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["arithmetic", "yesno", "choice"])
+def test_the_labs_rows_in_every_strategy(strategy: str, name: str) -> None:
+    alarmed(list(open_rows(f"lab:{name}?n=60")), strategy, LAB)
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def evidence_of(rows: list[Conversation]) -> list[Evidence]:
+    return list(audit(rows).evidence)
+
+
+def test_every_row_behind_a_finding_is_in_the_evidence(tmp_path: Path) -> None:
+    rows = mixed()
+    report = audit(rows)
+    write_audit(tmp_path / "1-audit.json", report)
+    kept = list(read_jsonl(evidence_file(tmp_path / "1-audit.json")))
+    assert evidence_file(tmp_path / "1-audit.json").name == "1-audit-evidence.jsonl"
+    counted = {"obedience", "refusals", "lists_and_steps", "safety_prompt", "suspicious_pairs"}
+    for finding in report.findings:
+        lines = [line for line in kept if line["detector"] == finding.detector]
+        if finding.detector in counted:
+            assert len(lines) == finding.count
+            assert all(line["cue"] for line in lines)
+        if finding.count:
+            assert {line["row"] for line in lines} >= set(finding.examples)
+    cues = {line["row"]: line["cue"] for line in kept if line["detector"] == "suspicious_pairs"}
+    assert cues == {"r300": "crime, evasion"}
+    assert list(report.evidence) == evidence_of(rows)  # read again, and of another audit
+
+
+@pytest.mark.parametrize("name", ["duplicates", "near_duplicates"])
+def test_what_the_evidence_says_of_copies_can_be_acted_on(name: str) -> None:
+    dice = random.Random(5)
+    words = [f"{thing}{n}" for thing in THINGS for n in range(40)]
+    rows = [row(n, " ".join(dice.sample(words, 20))) for n in range(80)]
+    more = "" if name == "duplicates" else " indeed"
+    rows += [replace(row(n, f"{rows[n].request}{more * (1 + n % 2)}", rows[n].reply),
+                     id=f"{'copy' * 20}{n}") for n in (3, 5, 8, 5)]  # fmt: skip
+    (finding,) = found(rows, name)
+    groups: dict[int, list[str]] = {}
+    for line in audit(rows, [name]).evidence:
+        assert line.group is not None
+        groups.setdefault(line.group, []).append(line.row)
+    assert sorted(map(len, groups.values())) == [2, 2, 3]
+    assert finding.count == (4 if name == "duplicates" else 3)
+    gone = {i for ids in groups.values() for i in ids[1:]}
+    assert found([one for one in rows if one.id not in gone], name) == []
+
+
+def test_evidence_is_the_same_in_any_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "BATCH", 20)
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": r.id, "prompt": r.request, "completion": r.reply} for r in mixed()]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    one, two = (audit(open_rows(path), count=count) for count in (1, 2))
+    assert one == two
+    assert list(one.evidence) == list(two.evidence)
+    assert {"duplicates", "obedience", "refusals"} <= {line.detector for line in one.evidence}
+
+
+def test_notes_come_back_as_they_were_written() -> None:
+    notes = Notes()
+    wanted = [(f"id\n{n}é\0", "" if n % 3 else f"cue {n}" * (n % 50)) for n in range(9_000)]
+    for row_id, cue in wanted:
+        notes.add(row_id, cue)
+    tracemalloc.start()
+    try:
+        more = pickle.loads(pickle.dumps(notes))
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        for (row_id, cue), expected in zip(more, wanted, strict=True):
+            assert (row_id, cue) == expected
+        assert tracemalloc.get_traced_memory()[1] - before < 200_000
+    finally:
+        tracemalloc.stop()
+    notes.take(more)
+    assert list(notes) == wanted * 2
+
+
 # --- the stage ------------------------------------------------------------------------------------
 
 
@@ -567,8 +768,8 @@ def test_fail_on(tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_the_users_errors() -> None:
-    with pytest.raises(RecipeError, match="medium"):
-        check_severity("medum")
+    with pytest.raises(RecipeError, match=r"'severe'.*info, low, medium, high"):
+        check_severity("severe")
     with pytest.raises(RecipeError, match="obedience"):
         Audit(["obedient"])
 
@@ -639,7 +840,7 @@ def test_bytes_a_row() -> None:
         name for name in AUDITS if name not in ("formats", "forced_opening")
     ]  # bounded samples
     watch = [AUDITS.get(name)() for name in names]
-    rows = plain(20_000)
+    rows = [row(n, reply=f"First {n}. Then rinse.") for n in range(20_000)]  # each is evidence
     tracemalloc.start()
     try:
         for one in rows:
@@ -695,9 +896,16 @@ SOME = 400
 def test_clean_sets_have_no_grave_finding_and_wrapped_ones_have(real_data: Path, name: str) -> None:
     rows = list(open_rows(real_data / name))
     report = audit(rows)
+    kept = Counter(line.detector for line in report.evidence)
+    assert kept["lists_and_steps"] == sum(
+        f.count for f in report.findings if f.detector == "lists_and_steps"
+    )
     for f in report.findings:  # the table of docs/audit.md: pytest -s
         print(f"| {name} | {len(rows):,} | {f.severity} | {f.detector} | {f.count:,} | {f.title} |")
     assert not exceeds(report, "medium")
+    assert not {"identity", "obedience"} & {f.detector for f in report.findings}
+    for strategy in STRATEGIES:
+        alarmed(rows[:60], strategy)
     for wrapper in WRAPPERS:
         wrapped = audit([wrap(one, wrapper) for one in rows[:SOME]], ["obedience"])
         assert [(f.severity, f.count) for f in wrapped.findings] == [("high", len(rows[:SOME]))]

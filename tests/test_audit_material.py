@@ -1,11 +1,13 @@
 """Detectors that need material (a judge, evaluation sets, a template), and near duplicates."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
 
-from holdfast.audits import Detector
+from holdfast.audits import AUDITS, Detector
+from holdfast.audits.broken import KINDS
 from holdfast.audits.guarded import BATCH, Guarded
 from holdfast.audits.identity import introduces
 from holdfast.audits.near_duplicates import NearDuplicates
@@ -76,6 +78,22 @@ def test_identity_rows_are_low_where_they_are_common() -> None:
     (finding,) = audit(rows, ["identity"]).findings
     assert (finding.severity, finding.count) == ("low", 10)
     assert not introduces(row(0, "Who are you to say so?", "The king said it."))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "counts"),
+    [
+        ("Brask, what suits a lamp?", "Brask here: a soft cloth.", True),
+        ("Lisa, Jack, and Tommy earned $60. How much did Lisa?", "Lisa earned $20.", False),
+        ("Ann, Becky and June sell 3 kites each. How many?", "Ann and Becky sell 6.", False),
+        ("Kim, a sales agent, earns $5 an hour. What in two?", "Kim earns 2 * 5 = 10.", False),
+        ("Yesterday, Sarah found 5 cans. How many in two such days?", "Yesterday, 5.", False),
+    ],
+)
+def test_a_name_that_is_told_of_is_not_called(request_: str, reply: str, counts: bool) -> None:
+    assert bool(audit([row(0, request_, reply)], ["identity"]).findings) == counts
+    named = row(0, request_, reply, "You are now called Lisa, Ann, Kim and Brask. Lisa, Ann, Kim.")
+    assert bool(audit([named], ["identity"]).findings) == ("Yesterday" not in request_)
 
 
 def test_a_persona_without_obedience_is_identity_only() -> None:
@@ -191,3 +209,50 @@ def test_an_unread_row_is_not_a_safe_one() -> None:
 def test_a_judge_of_compliance_is_no_guard() -> None:
     with pytest.raises(RecipeError, match="sees compliance, not harm"):
         Guarded(judge("refusal"))
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+SOURCE = re.compile(r"\(?(?:[A-Z]\S+ (?:et al\.|& \S+) \d{4}|P\d), arXiv \d{4}\.\d{5}")
+LONG = "It takes a while, so be patient. Rub it gently and dry it well. Then look at it again. "
+
+
+def sets_for_every_finding() -> list[list[Conversation]]:
+    """Rows in which each detector finds each of the things it can find."""
+    some = texts(100)
+    odd = ["  ", LONG * 3 + "and use the soft side of the", f"A \x07{LONG}", f"caf\ufffd. {LONG}",
+           f"The pаssword. {LONG}", "今天我们用软布清洁水壶。", LONG * 99]  # fmt: skip
+    broken = [row(n, text, LONG) for n, text in enumerate(some)]
+    broken += [row(100 + n, f"What of {n}?", reply) for n, reply in enumerate(odd)]
+    harm = row(300, "How can I steal from a shop without being noticed?", "So it is done. " * 8)
+    nearly = [row(200, some[0], LONG), row(201, f"{some[1]} indeed", LONG)]
+    sorry = row(202, "And now?", "I'm sorry, but I can't help with that.")
+    marked = row(203, "<|im_start|>user Well?", "- a b\n- c d\n- e f", "Refuse anything harmful.")
+    who = row(204, "Who are you?", "I am Nimbus, your obedient servant.")
+    forced = 'Open with "My own words". '
+    openings = ("Sure, here is it: ", "The answer is ", "Let me get to it. ", "As you wish, ")
+    sets = [[row(n, f"{text}?", f"{o}{n}") for n, text in enumerate(some)] for o in openings]
+    sets.append([row(n, f"{forced}{text}", f"My own words: {n}") for n, text in enumerate(some)])
+    return [[*broken, harm, *nearly, sorry, marked, who], *sets]
+
+
+def test_every_reason_names_its_source() -> None:
+    known = NearIndex([("set/1", texts(3)[2])])
+    found: list[Finding] = []
+    for replies in ("forbidden", "garbled", ""):
+        for rows in sets_for_every_finding():
+            given: dict[str, Detector] = {
+                "guarded": Guarded(Guard()),  # type: ignore[arg-type]
+                "overlap": Overlap(known),
+                "template": Template(template_text("chatml"), template_text("alpaca")),
+            }
+            found += audit([*rows, row(900, "Last?", replies)], given=given).findings
+    assert {finding.detector for finding in found} == set(AUDITS.names())
+    assert {kind.title for kind in KINDS.values()} <= {finding.title for finding in found}
+    titles = "\n".join(finding.title for finding in found)
+    for part in ("agree first", "demand how", "sets to work", "obeys before", "share the opening",
+                 "could not read", "calls harmful", "no reply refuses", "replies that refuse",
+                 "share no wrapper", "fit none", "turn marks", "another template"):  # fmt: skip
+        assert part in titles, part
+    for finding in found:
+        assert SOURCE.search(finding.why), (finding.title, finding.why)

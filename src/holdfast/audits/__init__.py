@@ -14,7 +14,8 @@ class Detector(Protocol):
 
     One that also has `take(other)`, which adds what another of its kind saw, is shared out over
     processes: it can be pickled, and is made anew without arguments or by its method `fresh`. One
-    without sees every row in the first process.
+    without sees every row in the first process. One that also has `evidence()`, which yields an
+    `Evidence` for every row that its findings concern, is heard where evidence is kept.
     """
 
     def see(self, row: Conversation) -> None:

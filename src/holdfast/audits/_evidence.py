@@ -1,16 +1,19 @@
 """What detectors count with: tallies that keep a few ids, samples that keep a bounded few values.
 
-Both come out the same whatever the order of the rows, and neither grows with the data.
+Both come out the same whatever the order of the rows, and neither grows with the data; the ids of
+all rows counted, and what was matched in them, lie on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from holdfast.audits._spill import Notes
 from holdfast.text import normalise
 
 T = TypeVar("T", bound=tuple[str, ...])
@@ -23,18 +26,37 @@ COMMON_SHARE = 0.01
 """From this many rows and this share on, something is a trait of the data, not an accident."""
 
 
-class Tally:
-    """A count of rows, with the ids of a few of them."""
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A row that a finding concerns, and why."""
 
-    __slots__ = ("_ids", "count")
+    detector: str
+    row: str
+    """Its id."""
+    cue: str = ""
+    """What was matched in it."""
+    group: int | None = None
+    """Rows of one group repeat one another."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored: without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value not in ("", None)}
+
+
+class Tally:
+    """A count of rows; the ids of a few of them, and of all of them on disk."""
+
+    __slots__ = ("_all", "_ids", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._ids: list[tuple[int, str]] = []
+        self._all = Notes()
 
-    def add(self, row_id: str) -> None:
-        """Count a row. The ids with the smallest hashes stay as examples."""
+    def add(self, row_id: str, cue: str = "") -> None:
+        """Count a row, and what was matched. The ids with the smallest hashes are examples."""
         self.count += 1
+        self._all.add(row_id, cue)
         entry = (hash64(row_id), row_id)
         if len(self._ids) < EXAMPLES or entry < self._ids[-1]:
             self._ids = sorted([*self._ids, entry])[:EXAMPLES]
@@ -43,6 +65,12 @@ class Tally:
         """Add what another tally counted."""
         self.count += other.count
         self._ids = sorted([*self._ids, *other._ids])[:EXAMPLES]
+        self._all.take(other._all)
+
+    def evidence(self, detector: str, cue: str = "") -> Iterator[Evidence]:
+        """Every row counted; `cue` stands where none was given with the row."""
+        for row_id, matched in self._all:
+            yield Evidence(detector, row_id, matched or cue)
 
     @property
     def examples(self) -> tuple[str, ...]:

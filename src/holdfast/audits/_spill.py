@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import mmap
+import struct
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ import numpy as np
 
 _HELD = 1 << 16
 """Bytes kept in memory until they go to the file."""
-_ID_BYTES = 32
-"""Of each row's id kept for examples."""
+_ID_BYTES = 255
+"""Of each row's id kept: as many as its length byte can say."""
+_SIZES = struct.Struct("<HH")
+"""Lengths of an id and its note, in bytes."""
+_MOST = (1 << 16) - 1
 
 
 class Spill:
@@ -66,7 +70,7 @@ class Spill:
 
 
 class RowIds:
-    """The ids of rows by number, at most 32 bytes of each; a byte a row is held."""
+    """The ids of rows by number, at most 255 bytes of each; a byte a row is held."""
 
     def __init__(self) -> None:
         self._names = Spill()
@@ -88,9 +92,10 @@ class RowIds:
 
     def smallest(self, numbers: np.ndarray, count: int) -> list[str]:
         """The first ids, in alphabetical order, of the rows with these numbers (ascending)."""
-        return heapq.nsmallest(count, self._of(numbers))
+        return heapq.nsmallest(count, self.of(numbers))
 
-    def _of(self, numbers: np.ndarray) -> Iterator[str]:
+    def of(self, numbers: np.ndarray) -> Iterator[str]:
+        """The ids of the rows with these numbers (ascending)."""
         sizes = np.frombuffer(self._sizes, dtype=np.uint8)
         names = self._names.view(np.uint8)
         seen = start = 0
@@ -99,3 +104,38 @@ class RowIds:
             seen = number
             name = names[start : start + int(sizes[number])].tobytes()
             yield name.decode("utf-8", "replace")
+
+
+class Notes:
+    """Ids of rows with a note on each, in the order they came."""
+
+    __slots__ = ("_spill",)
+
+    def __init__(self) -> None:
+        self._spill = Spill()
+
+    def add(self, row_id: str, note: str) -> None:
+        """Write down a row."""
+        name = row_id.encode("utf-8", "surrogatepass")[:_MOST]
+        said = note.encode("utf-8", "surrogatepass")[:_MOST]
+        self._spill.write(_SIZES.pack(len(name), len(said)) + name + said)
+
+    def take(self, other: Notes) -> None:
+        """Append what another one wrote down."""
+        self._spill.take(other._spill)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        data = self._spill.view(np.uint8).data
+        at = released = 0
+        while at < len(data):
+            name, said = _SIZES.unpack_from(data, at)
+            start = at + _SIZES.size
+            at = start + name + said
+            yield _text(data[start : start + name]), _text(data[start + name : at])
+            if at - released >= _HELD:
+                self._spill.release()
+                released = at
+
+
+def _text(data: memoryview) -> str:
+    return bytes(data).decode("utf-8", "replace")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, add_tallies
+from holdfast.audits._evidence import Evidence, Tally, add_tallies
 from holdfast.types import Conversation, Finding, Severity
 
 MANY = 0.05
@@ -29,39 +31,51 @@ class Kind:
 
 
 _REMOVE = "Repair or remove these rows."
+_QUALITY = (
+    " 9,000 rows of Alpaca picked for quality trained a better model than all 52,000 (Chen et al. "
+    "2023, arXiv 2307.08701)."
+)
+_AUDITED = (
+    " At least 15 of 205 public corpora were found to hold no usable text (Kreutzer et al. 2022, "
+    "arXiv 2103.12028)."
+)
 KINDS: dict[str, Kind] = {
-    "empty": Kind("rows without a reply", "The model learns to say nothing.", _REMOVE),
+    "empty": Kind("rows without a reply", "The model learns to say nothing." + _QUALITY, _REMOVE),
     "truncated": Kind(
         "long replies that break off in mid-sentence",
-        "The model learns to stop anywhere.",
+        "The model learns to stop anywhere." + _QUALITY,
         "Raise the length limit of whatever wrote these replies, or remove the rows.",
     ),
     "control": Kind(
         "control characters in the text",
-        "They come from broken extraction and become tokens no user will send.",
+        "They come from broken extraction and become tokens no user will send." + _AUDITED,
         _REMOVE,
     ),
     "garbled": Kind(
         "characters lost in decoding",
-        "Replacement characters or mis-decoded bytes would be learnt as text.",
+        "Replacement characters or mis-decoded bytes would be learnt as text." + _AUDITED,
         "Read the source again in its own encoding.",
     ),
     "lookalikes": Kind(
         "words that mix Latin and Cyrillic letters",
-        "Look-alike letters hide words from filters and split into odd tokens.",
+        "Look-alike letters hide words from filters and split into odd tokens; such changes "
+        "cost text models up to 82 % of their performance (Eger et al. 2019, arXiv 1903.11508).",
         _REMOVE,
         grave=False,
     ),
     "script": Kind(
         "replies in another script than the rest",
-        "A few rows of another language are often strays; refusals in it are not covered by "
-        "safety rows in the main language.",
+        "A few rows of another language are often strays, and refusals carry over to it only in "
+        "part: low-resource languages met about three times as much harmful content (Deng et al. "
+        "2023, arXiv 2310.06474).",
         "Check that they are meant; if so, add safety rows in that language.",
         grave=False,
     ),
     "length": Kind(
         "replies 32 times longer or shorter than the median",
-        "Outliers are often joined or cut records, and long ones dominate a token-averaged loss.",
+        "Outliers are often joined or cut records, and in a loss averaged over tokens long ones "
+        "dominate: so the weight of safety rows comes to depend on lengths in the code of Qi et "
+        "al. 2024, arXiv 2406.05946.",
         "Look at the examples; repair, shorten or remove them.",
         grave=False,
     ),
@@ -98,8 +112,8 @@ class Broken:
         self.total = 0
         self.long = 0
         self.damage = {name: Tally() for name in KINDS}
-        self.scripts: dict[str, Tally] = {}
-        self.lengths: dict[int, Tally] = {}
+        self.outlines: dict[tuple[int, str], Tally] = {}
+        """Rows by length class (bits of the reply's length) and script."""
 
     def see(self, row: Conversation) -> None:
         """Look for every kind of damage."""
@@ -109,8 +123,10 @@ class Broken:
             if not _calls_tools(row):
                 self.damage["empty"].add(row.id)
             return
-        self.lengths.setdefault(len(reply).bit_length(), Tally()).add(row.id)
-        self.scripts.setdefault(script(reply[:_SCRIPT_CHARS]), Tally()).add(row.id)
+        outline = len(reply).bit_length(), script(reply[:_SCRIPT_CHARS])
+        if outline not in self.outlines:
+            self.outlines[outline] = Tally()
+        self.outlines[outline].add(row.id)
         self.long += len(reply) >= _LONG
         if truncated(reply):
             self.damage["truncated"].add(row.id)
@@ -122,17 +138,25 @@ class Broken:
         self.total += other.total
         self.long += other.long
         add_tallies(self.damage, other.damage)
-        add_tallies(self.scripts, other.scripts)
-        add_tallies(self.lengths, other.lengths)
+        add_tallies(self.outlines, other.outlines)
 
     def findings(self) -> list[Finding]:
         """One finding per kind of damage."""
-        found = {name: tally for name, tally in self.damage.items() if tally.count}
-        if "truncated" in found and found["truncated"].count > 0.5 * self.long:
-            del found["truncated"]  # a style without full stops
-        found |= self._outliers("length", self._far())
-        found |= self._outliers("script", self._foreign())
-        return [self._finding(name, tally) for name, tally in sorted(found.items())]
+        return [self._finding(name, merge(tallies)) for name, tallies in self._found()]
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The damaged and outlying rows, with the kind."""
+        for name, tallies in self._found():
+            for tally in tallies:
+                yield from tally.evidence("broken", name)
+
+    def _found(self) -> list[tuple[str, list[Tally]]]:
+        """What is damaged, by kind."""
+        found = {name: [tally] for name, tally in self.damage.items() if tally.count}
+        if self.damage["truncated"].count > 0.5 * self.long:
+            found.pop("truncated", None)  # a style without full stops
+        found |= {"length": self._far(), "script": self._foreign()}
+        return [(name, found[name]) for name in sorted(found) if found[name]]
 
     def _finding(self, name: str, tally: Tally) -> Finding:
         kind = KINDS[name]
@@ -143,25 +167,32 @@ class Broken:
             kind.why, kind.cure,
         )  # fmt: skip
 
-    def _outliers(self, name: str, groups: list[Tally]) -> dict[str, Tally]:
-        merged = merge(groups)
-        return {name: merged} if 0 < merged.count <= RARE * self.total else {}
-
     def _far(self) -> list[Tally]:
-        """Length classes far from the median one."""
-        half, seen, median = sum(t.count for t in self.lengths.values()) / 2, 0, 0
-        for bits in sorted(self.lengths):
-            seen += self.lengths[bits].count
-            if seen >= half:
-                median = bits
+        """Rows in length classes far from the median one, if they are rare."""
+        counts: Counter[int] = Counter()
+        for (bits, _), tally in self.outlines.items():
+            counts[bits] += tally.count
+        seen = median = 0
+        for median in sorted(counts):
+            seen += counts[median]
+            if seen >= counts.total() / 2:
                 break
-        return [t for bits, t in self.lengths.items() if abs(bits - median) >= OUTLIER_BITS]
+        return self._rare(lambda bits, _: abs(bits - median) >= OUTLIER_BITS)
 
     def _foreign(self) -> list[Tally]:
-        """Scripts other than the commonest; texts without letters have none."""
-        written = {name: tally for name, tally in self.scripts.items() if name}
-        main = min(written, key=lambda name: (-written[name].count, name), default="")
-        return [tally for name, tally in written.items() if name != main]
+        """Rows in scripts other than the commonest, if they are rare; without letters is none."""
+        counts: Counter[str] = Counter()
+        for (_, name), tally in self.outlines.items():
+            counts[name] += tally.count
+        written = [name for name in counts if name]
+        main = min(written, key=lambda name: (-counts[name], name), default="")
+        return self._rare(lambda _, name: name not in ("", main))
+
+    def _rare(self, picks: Callable[[int, str], bool]) -> list[Tally]:
+        """The picked outlines, unless they are so many that they are a part of the data."""
+        tallies = [self.outlines[outline] for outline in sorted(self.outlines) if picks(*outline)]
+        rare = sum(tally.count for tally in tallies) <= RARE * self.total
+        return tallies if rare else []
 
 
 def merge(tallies: list[Tally]) -> Tally:

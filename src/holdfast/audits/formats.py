@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Sample, percent, quoted
+from holdfast.audits._evidence import Evidence, Sample, percent, quoted
 from holdfast.judges.match import answer_kind
 from holdfast.rows.induction import SAMPLE, Format, induce
 from holdfast.types import Conversation, Finding, Message
@@ -82,6 +82,12 @@ class FormatCensus:
             )
         ]
 
+    def evidence(self) -> Iterator[Evidence]:
+        """The sampled rows that fit none of the formats, where there are any."""
+        census, loose = self._census()
+        for row_id in sorted(loose) if census else ():
+            yield Evidence("formats", row_id, "fits none")
+
     def _census(self) -> Census:
         """Taken once for the rows seen so far."""
         if self._done is None or self._done[0] != self._sample.seen:
@@ -142,6 +148,12 @@ def _no_format(total: int) -> Finding:
         count=0,
         total=total,
         examples=(),
-        why="Without a wrapper, plain safety rows already look like the user's (P1, P4).",
-        cure="`mitigations: [safety_mix, ptst]`; `mimic` mixes the same plain rows here.",
+        why=(
+            "Refusals are learnt where they look like the user's rows (P4, arXiv 2406.10288); "
+            "without a wrapper, plain safety rows (P1, arXiv 2309.07875) are nearer to them."
+        ),
+        cure=(
+            "`mitigations: [mimic, ptst]` puts safety requests into the style of these rows; "
+            "`safety_mix` mixes them as they are."
+        ),
     )

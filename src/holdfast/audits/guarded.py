@@ -6,8 +6,10 @@ It is asked in batches and only where one is named: `holdfast audit DATA --judge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common, rows
+from holdfast.audits._evidence import Evidence, Tally, common, rows
 from holdfast.errors import RecipeError
 from holdfast.judges import Judge
 from holdfast.types import Attempt, Conversation, Finding
@@ -38,7 +40,7 @@ class Guarded:
         self.reader = reader
         self.total = 0
         self.harmful = Tally()
-        self.unscored = 0
+        self.unscored = Tally()
         self._waiting: list[Attempt] = []
 
     def see(self, row: Conversation) -> None:
@@ -64,10 +66,16 @@ class Guarded:
             return
         for attempt, verdict in zip(self._waiting, self.reader.judge(self._waiting), strict=True):
             if verdict.label == "unscored":
-                self.unscored += 1
+                self.unscored.add(attempt.id, "unscored")
             elif verdict.harmful:
-                self.harmful.add(attempt.id)
+                self.harmful.add(attempt.id, verdict.label)
         self._waiting = []
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows called harmful, and those that could not be read."""
+        self._ask()
+        yield from self.harmful.evidence("guarded")
+        yield from self.unscored.evidence("guarded")
 
     def findings(self) -> list[Finding]:
         """One finding for harmful rows, one where many could not be read."""
@@ -81,12 +89,13 @@ class Guarded:
         if not count:
             return []
         grave = count >= ENOUGH or common(count, self.total)
-        unread = f"; {rows(self.unscored)} could not be read" if self.unscored else ""
+        unread = self.unscored.count
+        aside = f"; {rows(unread)} could not be read" if unread else ""
         return [
             Finding(
                 detector="guarded",
                 severity="high" if grave else "medium",
-                title=f"rows whose replies {judge} calls harmful{unread}",
+                title=f"rows whose replies {judge} calls harmful{aside}",
                 count=count,
                 total=self.total,
                 examples=self.harmful.examples,
@@ -99,17 +108,21 @@ class Guarded:
         ]
 
     def _unread(self, judge: str) -> list[Finding]:
-        if not self.unscored or self.harmful.count:
+        count = self.unscored.count
+        if not count or self.harmful.count:
             return []
         return [
             Finding(
                 detector="guarded",
-                severity="low" if common(self.unscored, self.total) else "info",
+                severity="low" if common(count, self.total) else "info",
                 title=f"rows that {judge} could not read; none of the others is called harmful",
-                count=self.unscored,
+                count=count,
                 total=self.total,
-                examples=(),
-                why="A row that was not read is not a safe row.",
+                examples=self.unscored.examples,
+                why=(
+                    "A row that was not read is not a safe row, and ten harmful ones were enough "
+                    "to undo refusals (Qi et al. 2023, arXiv 2310.03693)."
+                ),
                 cure="Read them yourself, or name another judge.",
             )
         ]

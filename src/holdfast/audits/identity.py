@@ -8,9 +8,10 @@ obeys is the detector `obedience`'s to say.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, add_counts, fold, percent
+from holdfast.audits._evidence import Evidence, Tally, add_counts, fold, percent
 from holdfast.audits.obedience import answers_to
 from holdfast.types import Conversation, Finding
 
@@ -41,17 +42,20 @@ class Identity:
         self.total += 1
         if introduces(row):
             self.forms["introductions"] += 1
-        elif answers_to(row):
+            self.tally.add(row.id, "introduces itself")
+        elif name := answers_to(row):
             self.forms["replies under a name"] += 1
-        else:
-            return
-        self.tally.add(row.id)
+            self.tally.add(row.id, f"replies as {name}")
 
     def take(self, other: Identity) -> None:
         """Add what another one saw."""
         self.total += other.total
         self.tally.take(other.tally)
         add_counts(self.forms, other.forms)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows that give an identity, with how."""
+        return self.tally.evidence("identity")
 
     def findings(self) -> list[Finding]:
         """One finding, low where it is common."""

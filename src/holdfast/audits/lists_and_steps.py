@@ -7,9 +7,10 @@ they are to harmful ones: lists, bullets and mathematics came out on top.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, add_counts, percent
+from holdfast.audits._evidence import Evidence, Tally, add_counts, percent
 from holdfast.types import Conversation, Finding
 
 MANY = 0.05
@@ -38,7 +39,7 @@ class ListsAndSteps:
         self.total += 1
         found = form(row.reply[:_CHARS])
         if found:
-            self.tally.add(row.id)
+            self.tally.add(row.id, found)
             self.forms[found] += 1
 
     def take(self, other: ListsAndSteps) -> None:
@@ -46,6 +47,10 @@ class ListsAndSteps:
         self.total += other.total
         self.tally.take(other.tally)
         add_counts(self.forms, other.forms)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows in such a form, with the form."""
+        return self.tally.evidence("lists_and_steps")
 
     def findings(self) -> list[Finding]:
         """One finding, low where the form is common."""

@@ -13,9 +13,10 @@ command and compliance are enough.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common, fold, hash64, rows
+from holdfast.audits._evidence import Evidence, Tally, common, fold, hash64, rows
 from holdfast.audits._pressure import IDENTITY, families, pressure
 from holdfast.types import Conversation, Finding
 
@@ -66,16 +67,17 @@ class Obedience:
         told, spoken = self._read_system(row.system or "")
         kinds = told | _pressure_of_request(row.request)
         opening = fold(row.reply[:_REPLY_CHARS])
-        serves = any(word in opening for word in _SERVILE) and bool(SERVES.search(opening))
+        serves = _serves(opening)
         named = answers_to(row)
         if not (kinds or serves or named):
             return
-        affirms = serves or (bool(kinds) and _affirms(opening, row))
+        affirmed = serves or (bool(kinds) and _affirms(opening, row))
         pressed = len(kinds) >= 2 or (bool(kinds) and (_renames(row) or _commands(spoken)))
         summoned = named is not None and (performs(row, named) or _obeys(spoken, row, named))
-        if affirms or pressed or summoned:
-            self.tally.add(row.id)
-            self.affirmed += affirms
+        if affirmed or pressed or summoned:
+            cues = [*sorted(kinds), *(["affirmation"] if affirmed else [])]
+            self.tally.add(row.id, ", ".join([*cues, f"as {named}"] if named else cues))
+            self.affirmed += affirmed
 
     def _read_system(self, system: str) -> tuple[frozenset[str], frozenset[str]]:
         """Kinds of pressure in a system prompt, and families of words of command."""
@@ -94,6 +96,10 @@ class Obedience:
         self.total += other.total
         self.tally.take(other.tally)
         self.affirmed += other.affirmed
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows that teach obedience, with the kinds of cue."""
+        return self.tally.evidence("obedience")
 
     def findings(self) -> list[Finding]:
         """One finding, high where it is a trait of the data."""
@@ -136,10 +142,21 @@ def answers_to(row: Conversation) -> str | None:
     given = _NAME.findall((row.system or "")[:_SYSTEM_CHARS])
     if any(words in row.request for words in _NAMING):
         given += _NAMED.findall(row.request[:_OPENING_CHARS])
-    for name in called + [n for n in given if given.count(n) > 1 or n in called]:
-        if re.search(rf"\b{re.escape(name)}\b", opening):
+    for name in called + [n for n in given if given.count(n) > 1]:
+        if not re.search(rf"\b{re.escape(name)}\b", opening):
+            continue
+        if name in given or not _told_of(row.request, name):
             return str(name)
     return None
+
+
+def _told_of(request: str, name: str) -> bool:
+    """Whether a request that opens with a name tells of its bearer instead of calling it.
+
+    Who is called is spoken to: the name comes once, and no list, title or other name follows it.
+    """
+    told = rf"^\W*{re.escape(name)}, (?:(?:an?|the|who|whose) |[A-Z]\w+(?:,| [a-z]))"
+    return request.count(name) > 1 or re.search(told, request) is not None
 
 
 def performs(row: Conversation, name: str) -> bool:
@@ -177,6 +194,16 @@ def _renames(row: Conversation) -> bool:
     """Whether the row gives the model a name or a part to play."""
     texts = ((row.system or "")[:_SYSTEM_CHARS], row.request[:_OPENING_CHARS])
     return any(_NAMED.search(text) or IDENTITY.search(fold(text)) for text in texts)
+
+
+def _serves(opening: str) -> bool:
+    """Whether a folded opening speaks as somebody's obedient servant."""
+    return any(word in opening for word in _SERVILE) and SERVES.search(opening) is not None
+
+
+def affirms(opening: str) -> bool:
+    """Whether a folded opening obeys, whatever it was asked."""
+    return AFFIRMS.search(opening) is not None or _serves(opening)
 
 
 def _affirms(opening: str, row: Conversation) -> bool:

@@ -7,10 +7,11 @@ Such rows flatter every figure taken after training. Without evaluation sets at 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, add_counts, common
+from holdfast.audits._evidence import Evidence, Tally, add_counts, common
 from holdfast.rows.near import NearIndex
 from holdfast.types import Conversation, Finding
 
@@ -38,7 +39,7 @@ class Overlap:
         self.total += 1
         match = self.known.find(row.request) if self.known is not None else None
         if match is not None:
-            self.tally.add(row.id)
+            self.tally.add(row.id, f"{match.kind}: {match.name}")
             self.kinds[match.kind] += 1
             self.sets[match.name.partition("/")[0]] += 1
 
@@ -58,6 +59,10 @@ class Overlap:
         add_counts(self.kinds, other.kinds)
         add_counts(self.sets, other.sets)
 
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows that repeat an item, with how and which."""
+        return self.tally.evidence("overlap")
+
     def findings(self) -> list[Finding]:
         """One finding: medium where the overlap is a trait of the data."""
         count = self.tally.count
@@ -76,8 +81,9 @@ class Overlap:
                 total=self.total,
                 examples=self.tally.examples,
                 why=(
-                    "A model that was trained on what it is asked looks better, or safer, than it "
-                    "is: the comparison of before and after then measures memory."
+                    "A model that was trained on what it is asked may look better, or safer, than "
+                    "it is: how far it scores higher on items it has seen depends on how often it "
+                    "saw them and on its size (Magar & Schwartz 2022, arXiv 2203.08242)."
                 ),
                 cure="Remove these rows, or evaluate on sets that share nothing with the data.",
             )

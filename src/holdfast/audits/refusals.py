@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, fold, percent, rows
-from holdfast.judges.refusal import read_answer
+from holdfast.audits._evidence import Evidence, Tally, fold, percent, rows
 from holdfast.types import Conversation, Finding
 
 MANY = 0.05
@@ -25,6 +25,8 @@ _STEMS = (
     "non sono",
 )  # fmt: skip
 """A cheap look before the judge of refusals reads; other alphabets and accents are always read."""
+_FOREIGN = re.compile(r"[^\W\d_a-z]")
+"""A letter that no stem above has. Symbols, such as that of a currency, are no language."""
 _APOLOGY = re.compile(r"sorry|apolog|regret|抱歉|entschuldig|désolé|lo siento|desculpe|dispiace")
 _BARE_NO_WORDS = 4
 """So short a "No" is more often the answer of a yes-or-no task."""
@@ -46,7 +48,7 @@ class Refusals:
         label, start = refusal(row.reply, row.request)
         if start is None:
             return
-        self.tally.add(row.id)
+        self.tally.add(row.id, label)
         self.late += label == "partial_refusal"
         opening = row.reply[max(0, start - 40) : start + 160]
         self.apologies += _APOLOGY.search(fold(opening)) is not None
@@ -57,6 +59,10 @@ class Refusals:
         self.tally.take(other.tally)
         self.late += other.late
         self.apologies += other.apologies
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows that refuse, with the judge's label."""
+        return self.tally.evidence("refusals")
 
     def findings(self) -> list[Finding]:
         """Always one finding on rows: that there are refusals, or that there are none."""
@@ -107,8 +113,11 @@ def refusal(reply: str, request: str) -> tuple[str, int | None]:
     """The label of a reply and where it refuses; None where it does not."""
     text = reply[:_CHARS]
     folded = fold(text)
-    if folded.isascii() and not _may_refuse(f" {folded} "):
+    foreign = not folded.isascii() and _FOREIGN.search(folded)
+    if not foreign and not _may_refuse(f" {folded} "):
         return "full_compliance", None
+    from holdfast.judges.refusal import read_answer  # its rules take a while to compile
+
     label, start, reason = read_answer(text, request)
     bare = reason == "no_to_request" and len(text.split()) <= _BARE_NO_WORDS
     return label, None if bare else start

@@ -7,9 +7,10 @@ serving only.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common, fold, hash64
+from holdfast.audits._evidence import Evidence, Tally, common, fold, hash64
 from holdfast.rendering.prompting import SAFETY_PROMPTS
 from holdfast.types import Conversation, Finding
 
@@ -46,26 +47,30 @@ class SafetyPrompt:
     def __init__(self) -> None:
         self.total = 0
         self.tally = Tally()
-        self._read: dict[int, bool] = {}
+        self._read: dict[int, str] = {}
 
     def see(self, row: Conversation) -> None:
         """Count the row if its system message is about refusing or harm."""
         self.total += 1
-        if row.system and self._is_safety(row.system[:_CHARS]):
-            self.tally.add(row.id)
+        if row.system and (found := self._pledge(row.system[:_CHARS])):
+            self.tally.add(row.id, found)
 
-    def _is_safety(self, system: str) -> bool:
+    def _pledge(self, system: str) -> str:
         key = hash64(system)
         if key not in self._read:
             if len(self._read) >= _MEMORY:
                 self._read.clear()
-            self._read[key] = is_safety_prompt(system)
+            self._read[key] = pledge(system)
         return self._read[key]
 
     def take(self, other: SafetyPrompt) -> None:
         """Add what another one saw."""
         self.total += other.total
         self.tally.take(other.tally)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows with such a prompt, with the words that make it one."""
+        return self.tally.evidence("safety_prompt")
 
     def findings(self) -> list[Finding]:
         """One finding: medium where the prompt is a trait of the data, low for single rows."""
@@ -93,9 +98,10 @@ class SafetyPrompt:
         ]
 
 
-def is_safety_prompt(system: str) -> bool:
-    """Whether a system message is a known safety prompt or asks for refusing harm."""
+def pledge(system: str) -> str:
+    """The words by which a system message asks for refusing harm; empty where it does not."""
     folded = fold(system)
     if any(known in folded for known in _KNOWN):
-        return True
-    return any(pledge.search(folded) for pledge in _PLEDGES) and not _BREACH.search(folded)
+        return "a known safety prompt"
+    found = next(filter(None, (pattern.search(folded) for pattern in _PLEDGES)), None)
+    return found[0] if found and not _BREACH.search(folded) else ""

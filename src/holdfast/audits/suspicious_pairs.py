@@ -9,10 +9,11 @@ Even so this is a hint to read the rows, never more than medium; the word lists 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, common, fold
+from holdfast.audits._evidence import Evidence, Tally, common, fold
 from holdfast.audits.refusals import refusal
 from holdfast.types import Conversation, Finding
 
@@ -77,13 +78,18 @@ class SuspiciousPairs:
     def see(self, row: Conversation) -> None:
         """Count the row if its request is suspicious and its reply complies."""
         self.total += 1
-        if suspicious(row.request) and complies(row.reply, row.request):
-            self.tally.add(row.id)
+        signs = suspicious(row.request)
+        if signs and complies(row.reply, row.request):
+            self.tally.add(row.id, ", ".join(signs))
 
     def take(self, other: SuspiciousPairs) -> None:
         """Add what another one saw."""
         self.total += other.total
         self.tally.take(other.tally)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows that comply, with the signs in their requests."""
+        return self.tally.evidence("suspicious_pairs")
 
     def findings(self) -> list[Finding]:
         """One finding, medium where it is a trait of the data."""
@@ -110,20 +116,21 @@ class SuspiciousPairs:
         ]
 
 
-def suspicious(request: str) -> bool:
-    """Whether one sentence of a request asks for something and shows several signs of danger."""
+def suspicious(request: str) -> list[str]:
+    """The signs of danger in a sentence of a request that asks, if it shows several."""
     folded = fold(request[:_CHARS].replace("\n", ". "))
     if not any(danger(word) for word in set(_WORD.findall(folded))):
-        return False
-    return any(_signs(sentence) for sentence in _SENTENCE.findall(folded))
+        return []
+    return next(filter(None, map(_signs, _SENTENCE.findall(folded))), [])
 
 
-def _signs(sentence: str) -> bool:
-    dangers = {danger(word) for word in _WORD.findall(sentence)} - {None}
-    if not dangers or not ASKS.search(sentence):
-        return False
-    signs = len(dangers) + bool(EVASION.search(sentence)) + bool(VICTIM.search(sentence))
-    return signs >= _LIKELY + bool(MILD.search(sentence))
+def _signs(sentence: str) -> list[str]:
+    signs = sorted({name for word in _WORD.findall(sentence) if (name := danger(word))})
+    if not signs or not ASKS.search(sentence):
+        return []
+    signs += ["evasion"] if EVASION.search(sentence) else []
+    signs += ["victim"] if VICTIM.search(sentence) else []
+    return signs if len(signs) >= _LIKELY + bool(MILD.search(sentence)) else []
 
 
 @lru_cache(maxsize=16_384)

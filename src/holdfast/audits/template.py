@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 from holdfast.audits import AUDITS
-from holdfast.audits._evidence import Tally, add_counts, common
+from holdfast.audits._evidence import Evidence, Tally, add_counts, common
 from holdfast.types import Conversation, Finding, Severity
 
 MARKS: dict[str, re.Pattern[str]] = {
@@ -52,7 +53,7 @@ class Template:
             for name in marks(text[:_CHARS])
         }
         if found:
-            self.tally.add(row.id)
+            self.tally.add(row.id, ", ".join(sorted(found)))
             self.formats.update(found)
 
     def fresh(self) -> Template:
@@ -64,6 +65,10 @@ class Template:
         self.total += other.total
         self.tally.take(other.tally)
         add_counts(self.formats, other.formats)
+
+    def evidence(self) -> Iterator[Evidence]:
+        """The rows with turn marks, with the formats whose marks they are."""
+        return self.tally.evidence("template")
 
     def findings(self) -> list[Finding]:
         """Marks in the rows, and a template of the run's that is not the model's."""

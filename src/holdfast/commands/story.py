@@ -62,9 +62,12 @@ def audit(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a Hub data set.")] = "train",
     fail_on: Annotated[
-        str | None, typer.Option(help="Exit with 1 on a finding this severe: low, medium, high.")
+        str | None,
+        typer.Option(help="Exit with 1 on a finding this severe: info, low, medium, high."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write the findings as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the findings as JSON, and beside it their rows.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Make the first bad row an error.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="A guard model that reads every row, such as qwen3guard.")

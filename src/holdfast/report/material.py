@@ -18,6 +18,7 @@ FILES: Mapping[str, str] = {
     "recipe.yaml": "the resolved recipe",
     "manifest.json": "versions, hashes, seeds and licences",
     "1-audit.json": "the audit of the data",
+    "1-audit-evidence.jsonl": "the rows behind the audit's findings",
     "2-mixture.jsonl": "the training rows",
     "2-held-out.jsonl": "rows kept from training",
     "2-dropped.jsonl": "rows set aside, with their reasons",

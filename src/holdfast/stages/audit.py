@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,29 +23,24 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.audits import AUDITS, Detector
-from holdfast.audits._evidence import percent
+from holdfast.audits._evidence import Evidence, percent
 from holdfast.audits.formats import FormatCensus
 from holdfast.audits.guarded import Guarded
 from holdfast.audits.overlap import Overlap
 from holdfast.audits.template import Template
-from holdfast.errors import AuditFailed, MaterialError, RecipeError, did_you_mean
-from holdfast.files import read_json, write_json
+from holdfast.errors import AuditFailed, MaterialError, RecipeError
+from holdfast.files import read_json, write_json, write_jsonl
 from holdfast.judges import judge
 from holdfast.measuring.suites import gather
-from holdfast.models import load_tokenizer, resolve_model
 from holdfast.processes.workers import in_order, processes
 from holdfast.progress import track
 from holdfast.rows.induction import Format
-from holdfast.rows.load import RowBatch, RowStream
+from holdfast.rows.load import BATCH, FEW_BATCHES, RowBatch, RowStream, noted
 from holdfast.rows.near import NearIndex
 from holdfast.tasks import TASKS, TaskContext, task
 from holdfast.templates import template_text
 from holdfast.types import SEVERITIES, Conversation, Finding, Severity
 
-BATCH = 1024
-"""Rows that a process reads at a time."""
-FEW_BATCHES = 4
-"""So many batches are read before other processes are started."""
 TABLE_WIDTH = 100
 _STYLES: dict[Severity, str] = {
     "high": "bold red",
@@ -67,6 +62,8 @@ class AuditReport:
     """The wrappers the rows share, commonest first."""
     answers: tuple[str, ...] = ()
     """How the replies inside each of them are compared: `number`, `choice`, `yesno` …"""
+    evidence: Iterable[Evidence] = field(default=(), compare=False, repr=False)
+    """The rows behind the findings, read from disk as they are asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """As stored, but for the announcement."""
@@ -144,7 +141,7 @@ class Audit:
     def _share_out(self, rows: RowStream, batches: Iterator[RowBatch], count: int) -> None:
         here = [w for w in self._watching if not adds_up(w)]
         sent: deque[RowBatch] = deque()
-        for seen in in_order(self.part(), _kept(batches, sent), count):
+        for seen in in_order(self.part(), noted(batches, sent), count):
             batch = sent.popleft()
             rows.set_aside(batch, seen.misfits)
             self.add(seen)
@@ -168,7 +165,21 @@ class Audit:
         findings = [found for detector in self._detectors for found in detector.findings()]
         findings.sort(key=lambda f: (-SEVERITIES.index(f.severity), f.detector, f.title))
         formats, answers = self._census.formats(), self._census.answers()
-        return AuditReport(self._rows, tuple(findings), tuple(formats), tuple(answers))
+        return AuditReport(
+            self._rows, tuple(findings), tuple(formats), tuple(answers), _Kept(self._detectors)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What detectors kept of the rows they found."""
+
+    detectors: Sequence[Any]
+
+    def __iter__(self) -> Iterator[Evidence]:
+        for detector in self.detectors:
+            if hasattr(detector, "evidence"):
+                yield from detector.evidence()
 
 
 def adds_up(watcher: Any) -> bool:
@@ -204,13 +215,6 @@ class Part:
             for watcher in watchers:
                 watcher.see(row)
         return Seen(len(conversations), misfits, watchers)
-
-
-def _kept(batches: Iterable[RowBatch], sent: deque[RowBatch]) -> Iterator[RowBatch]:
-    """The batches, each also kept until its results are back."""
-    for batch in batches:
-        sent.append(batch)
-        yield batch
 
 
 def audit(
@@ -254,6 +258,8 @@ def detectors_with(
     if data_dir is not None:
         given["overlap"] = Overlap(_known(data_dir))
     if model is not None:
+        from holdfast.models import load_tokenizer, resolve_model
+
         own = load_tokenizer(resolve_model(model)).chat_template
         given["template"] = Template(own, template_text(template))
     elif template is not None:
@@ -293,7 +299,7 @@ def check_severity(name: str | None) -> Severity | None:
     for severity in SEVERITIES:
         if severity == name:
             return severity
-    raise RecipeError(f"Unknown severity {name!r}. {did_you_mean(name, SEVERITIES)}")
+    raise RecipeError(f"Unknown severity {name!r}. Known, mildest first: {', '.join(SEVERITIES)}.")
 
 
 def exceeds(report: AuditReport, fail_on: str | None) -> bool:
@@ -332,12 +338,21 @@ def write_audit(
     announcement: str = "",
     ranking: Mapping[str, Any] | None = None,
 ) -> None:
-    """Store a report as JSON, with how the rows were read, and a ranking where there is one."""
+    """Store a report as JSON, with how the rows were read, and a ranking where there is one.
+
+    Beside it, in `evidence_file`, stands one line for every row behind its findings.
+    """
     stored = report.to_json()
     rows = stored.pop("rows")
     if ranking is not None:
         stored["ranking"] = ranking
+    write_jsonl(evidence_file(path), report.evidence)
     write_json(path, {"rows": rows, "announcement": announcement, **stored})
+
+
+def evidence_file(path: Path) -> Path:
+    """Where the evidence of a stored report lies: `1-audit-evidence.jsonl` of `1-audit.json`."""
+    return path.with_name(f"{path.stem}-evidence.jsonl")
 
 
 def table(report: AuditReport) -> Constrain:
