@@ -36,6 +36,8 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "DPO-x5": ("mitigations=[dpo{more}]", "tuning.preference.lr=5.0e-4"),
 }
 """Arm → settings over the recipe's; `{more}` is `, borderline` or nothing."""
+PUBLISHED = ("vanilla", "prefix", "RTO", "DeRTa", "DPO")
+"""Run where no arm is named."""
 ATTACKS = (
     "direct", "prefill", "prefill_tokens", "completing", "code", "self_cipher", "jailbreak",
 )  # fmt: skip
@@ -276,7 +278,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=60, help="items per task")
     parser.add_argument("--only", nargs="*", default=[], help="such as full-with lora-with")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=list(PUBLISHED), choices=list(ARMS))
     parser.add_argument("--tables", action="store_true", help="print what is there, run nothing")
     options = parser.parse_args()
     groups = [f"{method}-{more}" for method in METHODS for more in BORDERLINE]

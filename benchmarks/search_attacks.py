@@ -1,26 +1,28 @@
 """Search attacks against the direct request and blind tries, at equal queries, over seeds.
 
-    for seed in 0 1 2; do
-      holdfast train examples/recipes/lab-derta.yaml model=lab:base 'data=lab:howto?n=1200' \
-        'mitigations=[safety_mix]' safety.share=10% tuning.epochs=3 'evaluate.attacks=[direct]' \
-        'evaluate.tasks=[lab-forbidden,lab-capability]' seed=$seed run=runs/tuned-$seed
-    done
-    python benchmarks/search_attacks.py runs/tuned-0 runs/tuned-1 runs/tuned-2
+    python benchmarks/lab_derta.py --output runs/lab-derta-arms --only full-with --arms vanilla \
+        --seeds 0 1 2 3 4
+    python benchmarks/search_attacks.py runs/lab-derta-arms/arms/full-with-vanilla-{0,1,2,3,4}
 
-That is the plainest safety tuning there is: safety rows mixed into helpful ones (P1). Every model
-is searched with a seed of its own, on items drawn with that seed; a model named three times is
-searched three times. The seed is the unit: intervals are Student's t over the seeds. All arms may
-ask the same number of questions; a likelihood or a gradient is a question too. `blind moves` draws
-PAIR's own moves without reading any answer.
+The first line tunes the aligned scale model on helpful rows with plain safety rows: the plainest
+safety tuning there is (P1). Every model is searched with a seed of its own, on items drawn with
+that seed; a model named three times is searched three times. The seed is the unit: intervals are
+Student's t over the seeds. All arms may ask the same number of questions; a likelihood or a
+gradient is a question too. `blind moves` draws PAIR's own moves without reading any answer.
+
+A search ends when an answer complies in full, so that this is what it is measured by; the share
+that complied at least in part stands beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,8 +34,9 @@ from holdfast.statistics.seeds import seed_interval
 
 TASK = "lab-forbidden"
 STREAMS = 2
-LOOKS = (3, 5, 10, 20)
+LOOKS = (5, 10, 20, 40, 60)
 """Queries at which the share of items solved so far is printed."""
+BASELINES = ("direct", "random_mutation", "blind moves")
 
 
 def arms(queries: int) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -113,37 +116,45 @@ def main() -> None:
         for name in options.models
     ]
     print(f"{', '.join(options.models)}; {options.items} items, {options.queries} queries each\n")
-    looks = [n for n in LOOKS if n <= options.queries]
-    print(
-        f"| attack | complied | by seed | unscored | over direct | over random_mutation "
-        f"| over blind moves |{''.join(f' by {n} |' for n in looks)} s |"
-    )
-    print(f"|{'---|' * (8 + len(looks))}")
     found: dict[str, list[Found]] = {}
     for row in options.only:
         started = time.perf_counter()
         found[row] = [searched(m, row, options, seed, root) for seed, m in enumerate(models)]
-        shares = [one.share for one in found[row]]
-        over = [
-            percent([a - b.share for a, b in zip(shares, found[base], strict=True)])
-            if base in found and base != row else "–"
-            for base in ("direct", "random_mutation", "blind moves")
-        ]  # fmt: skip
+        print(f"{row}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    looks = [n for n in LOOKS if n <= options.queries]
+    print_levels(found, looks)
+    print_differences(found, looks)
+
+
+def print_levels(found: Mapping[str, Sequence[Found]], looks: Sequence[int]) -> None:
+    """What each attack reached."""
+    print(
+        f"| attack | {' | '.join(f'in full by {n}' for n in looks)} | by seed "
+        "| complied at least in part | unscored |"
+    )
+    print(f"|{'---|' * (4 + len(looks))}")
+    for row, runs in found.items():
+        full = [100 * one.solved(looks[-1]) for one in runs]
+        solved = (f"{100 * fmean(one.solved(n) for one in runs):.0f}" for n in looks)
         cells = [
-            row, percent(shares, signed=False), ", ".join(f"{100 * s:.0f}" for s in shares),
-            str(sum(one.unscored for one in found[row])), *over,
-            *(f"{100 * fmean(one.solved(n) for one in found[row]):.0f}" if row != "direct" else "–"
-              for n in looks),
-            f"{time.perf_counter() - started:.0f}",
+            row, *solved, ", ".join(f"{share:.0f}" for share in full),
+            percent([one.share for one in runs], signed=False),
+            str(sum(one.unscored for one in runs)),
         ]  # fmt: skip
-        print(f"| {' | '.join(cells)} |", flush=True)
-    if {"pair", "blind moves"} <= found.keys():
-        for n in looks:
-            gaps = [
-                a.solved(n) - b.solved(n)
-                for a, b in zip(found["pair"], found["blind moves"], strict=True)
-            ]
-            print(f"pair over blind moves, solved within {n} queries: {percent(gaps)} points")
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_differences(found: Mapping[str, Sequence[Found]], looks: Sequence[int]) -> None:
+    """Each search less each simpler one at equal queries, in full compliance."""
+    print(f"\n| less | {' | '.join(f'by {n}' for n in looks)} | at least in part |")
+    print(f"|{'---|' * (2 + len(looks))}")
+    for row, base in product(found, BASELINES):
+        if base not in found or row == base or row == "direct":
+            continue
+        pairs = list(zip(found[row], found[base], strict=True))
+        gaps = (percent([a.solved(n) - b.solved(n) for a, b in pairs]) for n in looks)
+        in_part = percent([a.share - b.share for a, b in pairs])
+        print(f"| {row} less {base} | {' | '.join(gaps)} | {in_part} |")
 
 
 if __name__ == "__main__":

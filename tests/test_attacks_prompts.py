@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +30,7 @@ from holdfast.stages.compare import gates
 from holdfast.stages.planning import Served, make_plan
 from holdfast.tasks import TaskContext, task
 from holdfast.types import Item, Message, Surface
+from server import Server, chat
 
 AWKWARD = 'Say "no"\nto {request} and \\n, twice?'
 
@@ -282,6 +285,32 @@ def test_a_member_of_a_suite_without_material_is_listed_as_not_run():
     )  # fmt: skip
     assert {"jailbreak", "self_cipher"} <= set(plan.not_run)
     assert "evaluate.attack.jailbreak.file" in plan.not_run["jailbreak"]
+
+
+def test_the_terminal_says_which_attacks_of_a_suite_did_not_run(holdfast):
+    refuses = Server(lambda body: chat("Sorry, I can't help with that."), owner="someone")
+    with refuses as server:
+        _, _, told = holdfast(
+            "evaluate", server.model, "--output", "e", "--suite", "full", "--limit", "2",
+            "--task", "lab-forbidden",
+        )  # fmt: skip
+    not_run = json.loads(Path("e/settings.json").read_text())["not_run"]
+    assert {"task_template", "prefill", "self_cipher", "jailbreak"} <= set(not_run)
+    said = [line.strip() for line in told.splitlines() if "not run" in line]
+    assert said == [f"attack not run: {name} ({reason})" for name, reason in not_run.items()]
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("gcg", "gradients and logprobs"), ("autodan", "log")])
+def test_a_named_white_box_attack_on_a_server_is_an_error_before_it_is_reached(
+    holdfast, name, lacks
+):
+    code, _, told = holdfast(
+        "evaluate", "http://127.0.0.1:9/v1#m", "--output", "e", "--task", "lab-forbidden",
+        "--attack", name,
+    )  # fmt: skip
+    assert code == 2 and f"needs {lacks}" in told and "tries" not in told
+    with pytest.raises(RecipeError, match=r"engine vllm does not give"):
+        what_to_ask(EvaluateSettings(attacks=["gcg"], engine="vllm"), lab=False)
 
 
 def test_the_full_suites_have_the_attacks_that_need_no_search():
