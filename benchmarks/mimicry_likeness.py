@@ -5,8 +5,9 @@
 DATA_DIR holds `gsm8k/`, `commonsense/` and `safety_tuned_llamas/` as their sources leave them. The
 safety rows are those of the lab for its sets, and P1's refusals for the others. Each figure is the
 area under the ROC curve of the self-check (`holdfast.rows.mimicry`), cross-validated; 0.5 guesses.
-As a check of the check itself the same safety rows are also shown as they are, and in a wrapper
-that is not the user's; there the prompts must be told apart.
+Mode `option` is shown where the set is multiple choice, beside the default mode `wrapper`. As a
+check of the check itself the same safety rows are also shown as they are, and in a wrapper that is
+not the user's; there the prompts must be told apart.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from statistics import mean
 from holdfast.job.material import only_labelled
 from holdfast.mitigations import PlanContext, Request
 from holdfast.mitigations.mimic import BARE, in_format, mimicking_rows
+from holdfast.recipe import MimicSettings
 from holdfast.rendering.prompting import Prompting
 from holdfast.rows.induction import Format, FormatSample
 from holdfast.rows.load import open_rows
@@ -64,9 +66,15 @@ def ways(rows: Sequence[Conversation]) -> dict[str, Request]:
         sample.see(row)
     formats = sample.formats()
     beside = donors(rows, formats or [BARE], frozenset(), 0)
-    (mimic,) = mimicking_rows(PlanContext(formats, "", len(rows), donors=beside))
+    modes = ["wrapper", *["option" for worn in formats[:1] if worn.offers_options]]
+    mimic = {
+        mode: mimicking_rows(
+            PlanContext(formats, "", len(rows), mimic=MimicSettings(mode=mode), donors=beside)
+        )[0]
+        for mode in modes
+    }
     return {
-        "mimic": mimic,
+        **mimic,
         "as they are": Request("mimic", "safety"),
         "foreign wrapper": Request("mimic", "safety", shape=in_format([FOREIGN])),
     }
@@ -94,6 +102,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="safety rows put beside them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--show", type=int, default=0, help="also print so many mimicking rows")
+    parser.add_argument("--mode", default="wrapper", help="of the rows shown")
     parser.add_argument("--only", nargs="*", help="names of sets")
     options = parser.parse_args()
     sets = {f"lab {name}": (f"lab:{name}?n={options.rows}", "lab:safety") for name in LAB}
@@ -101,8 +110,8 @@ def main() -> None:
     sets |= {name: (str(data / path), str(data / REFUSALS)) for name, path in REAL.items()}
     pools = {where: refusals(where) for where in dict.fromkeys(pool for _, pool in sets.values())}
     print(
-        "| set | prompts | answers, layout | answers, words too | prompts as they are "
-        "| prompts in a foreign wrapper |\n|---|---|---|---|---|---|"
+        "| set | prompts | prompts, `option` | answers, layout | answers, words too "
+        "| prompts as they are | prompts in a foreign wrapper |\n|---|---|---|---|---|---|---|"
     )
     for name, (where, source) in sets.items():
         if options.only and name not in options.only:
@@ -115,14 +124,17 @@ def main() -> None:
             ]
             for name, way in ways(rows).items()
         }
-        mimic = found["mimic"]
+        mimic = found["wrapper"]
         figures = [
-            [one.prompts for one in mimic], [one.layout for one in mimic],
-            [one.answers for one in mimic], [one.prompts for one in found["as they are"]],
-            [one.prompts for one in found["foreign wrapper"]],
-        ]  # fmt: skip
-        print(f"| {name} | {' | '.join(map(spread, figures))} |", flush=True)
-        for row in made(pool, ways(rows)["mimic"], options.count, 0)[: options.show]:
+            spread([one.prompts for one in mimic]),
+            spread([one.prompts for one in found["option"]]) if "option" in found else "",
+            spread([one.layout for one in mimic]),
+            spread([one.answers for one in mimic]),
+            spread([one.prompts for one in found["as they are"]]),
+            spread([one.prompts for one in found["foreign wrapper"]]),
+        ]
+        print(f"| {name} | {' | '.join(figures)} |", flush=True)
+        for row in made(pool, ways(rows)[options.mode], options.count, 0)[: options.show]:
             print(f"    {row.request!r}\n        {row.reply!r}")
 
 

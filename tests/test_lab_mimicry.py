@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import pytest
 
 import holdfast
+from conftest import script
 from holdfast.attacks import ATTACKS
 from holdfast.files import read_jsonl, write_json
 from holdfast.job.pipeline import run
 from holdfast.rows.induction import FormatSample
 from holdfast.rows.load import open_rows
 
-ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
 
 
@@ -26,13 +25,7 @@ SEEDS = (0, 1, 2)
 def bench() -> ModuleType:
     if "in_wrapper" in ATTACKS:
         return sys.modules["lab_mimicry"]
-    path = ROOT / "benchmarks" / "lab_mimicry.py"
-    spec = importlib.util.spec_from_file_location("lab_mimicry", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lab_mimicry"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("lab_mimicry")
 
 
 # --- the wrappers ---------------------------------------------------------------------------------
@@ -104,7 +97,7 @@ def test_an_arm_mixes_rows_that_wear_the_wrapper_it_found(
 ) -> None:
     monkeypatch.setattr(bench, "ROWS", 40)
     arm, data, folder = (
-        bench.Arm("clerk", "mimic", "5%", 0),
+        bench.Arm("note", "mimic", "5%", 0),
         tmp_path / "rows.jsonl",
         tmp_path / "r",
     )
@@ -114,7 +107,7 @@ def test_an_arm_mixes_rows_that_wear_the_wrapper_it_found(
     run(recipe, until="prepare")
     assert bench._added(folder / "2-mixture.jsonl", len)["rows"] == 2
     added = [r for r in read_jsonl(folder / "2-mixture.jsonl") if r["source"] == "mimic"]
-    wrapper = bench.UNSEEN["clerk"]
+    wrapper = bench.UNSEEN["note"]
     for row in added:
         asked, answered = (turn["content"] for turn in row["messages"])
         assert asked.startswith(wrapper.prefix) and asked.endswith(wrapper.suffix)
