@@ -1,18 +1,20 @@
 """What a large run needs, by arithmetic: the tables of `docs/scale.md`.
 
-    python benchmarks/scale.py --audit-rate 2288 --audit-bytes 839
+    python benchmarks/scale.py $RATES
 
-Nothing is measured here. Rates are given: rows a second that one core audits (`docs/audit.md`) and
-bytes of such a row; what a GPU computes in training is the published figure for LoRA of Llama-3-8B
-on one H100 unless `--tflops` names another. Weights, gradients and the optimizer's states take the
-bytes that `holdfast.job.cost` counts with.
+`RATES` are the options that `benchmarks/audit_throughput.py` prints, with and without `--block`,
+and `--memory-bytes`, the largest bytes a row of an audit in `docs/benchmarks.md`. Nothing is
+measured here. What a GPU computes in training is the published figure for LoRA of Llama-3-8B on one
+H100 unless `--tflops` names another. Weights, gradients and the optimizer's states take the bytes
+that `holdfast.job.cost` counts with.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from holdfast.job.cost import BYTES_PER_PARAMETER
 
@@ -103,30 +105,86 @@ def training(model: Model, tokens: float, tflops: float) -> Iterator[str]:
         )
 
 
-def auditing(rows: float, rate: float, size: float) -> Iterator[str]:
-    """Time of an audit, by cores."""
-    yield (
-        f"{rows:.0e} rows of {size:.0f} bytes: {rows * size / 1e12:.2f} TB; at {rate:,.0f} rows a "
-        f"second and core {rows / rate / 3600:,.0f} core-hours.\n"
-    )
-    yield "| cores | hours | read, MB/s |"
-    yield "|---|---|---|"
-    for cores in (1, 16, 64, 256):
-        yield (
-            f"| {cores} | {rows / rate / cores / 3600:,.1f} | {cores * rate * size / 1e6:,.1f} |"
+@dataclass(frozen=True)
+class Auditing:
+    """An audit of many rows; rates are rows a second of one core."""
+
+    rows: float
+    row_bytes: float
+    shared_rate: float
+    """Of what is shared out over processes: a batch of rows through all detectors."""
+    alone_rate: float
+    """Of what the first process does meanwhile: reading, handing out, adding up."""
+    after_rate: float
+    """Of what it does alone after the last row: duplicates and near duplicates."""
+    block_rate: float
+    """Under Ray Data: of reading a block and four detectors over it."""
+    driver_rate: float
+    """Under Ray Data: of adding up what the blocks came to, in one process."""
+    memory_bytes: float
+    """Of the first process, a row."""
+    disk_bytes: float
+    """In temporary files, a row."""
+
+    @property
+    def held(self) -> str:
+        """Memory and disk: a sentence."""
+        memory, disk = (self.rows * each / 1e9 for each in (self.memory_bytes, self.disk_bytes))
+        return (
+            f"{self.rows:.0e} rows of {self.row_bytes:.0f} bytes: "
+            f"{self.rows * self.row_bytes / 1e12:.2f} TB to read. "
+            f"On one machine the first process holds up to {memory:.0f} GB "
+            f"({self.memory_bytes:.0f} bytes a row) and {disk:.0f} GB lie in temporary files "
+            f"({self.disk_bytes:.0f} bytes a row)."
         )
+
+    def hours(self, rate: float, cores: int = 1) -> float:
+        """Of all rows at a rate of one core."""
+        return self.rows / rate / cores / 3600
+
+    def one_machine(self) -> Iterator[str]:
+        """Time by processes: what is shared runs beside what one process does alone."""
+        heads = ("shared part, h", "alone meanwhile, h", "alone after the last row, h")
+        yield f"| processes | {' | '.join(heads)} | together, h | reading is bound by |"
+        yield "|---|---|---|---|---|---|"
+        alone, after = self.hours(self.alone_rate), self.hours(self.after_rate)
+        for processes in (1, 4, 16, 64):
+            shared = self.hours(self.shared_rate, processes)
+            reading = shared + alone if processes == 1 else max(shared, alone)
+            bound = "detectors" if shared > alone else "one process"
+            yield (
+                f"| {processes} | {shared:,.1f} | {alone:,.1f} | {after:,.1f} "
+                f"| {reading + after:,.1f} | {bound} |"
+            )
+        enough = math.ceil(self.alone_rate / self.shared_rate)
+        yield f"\nFrom {enough} processes on, all wait for the one that reads."
+
+    def many_machines(self) -> Iterator[str]:
+        """Time under Ray Data by cores, with detectors that compare no rows."""
+        yield "| cores | blocks, h | adding up in one process, h | together, h | read, MB/s |"
+        yield "|---|---|---|---|---|"
+        adding = self.hours(self.driver_rate)
+        for cores in (16, 64, 256, 1024):
+            blocks = self.hours(self.block_rate, cores)
+            together = max(blocks, adding)
+            read = self.rows * self.row_bytes / together / 3600 / 1e6
+            yield f"| {cores} | {blocks:,.2f} | {adding:,.2f} | {together:,.2f} | {read:,.0f} |"
 
 
 def main() -> None:
     """Print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--audit-rate", type=float, required=True, help="rows a second and core")
-    parser.add_argument("--audit-bytes", type=float, required=True, help="of a row")
+    names = [field.name for field in fields(Auditing) if field.name != "rows"]
+    for name in names:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, required=True)
     parser.add_argument("--tflops", type=float, default=PUBLISHED_TFLOPS, help="of one GPU")
     args = parser.parse_args()
     rows, mean, epochs = 10_000, 500, 2
+    audit = Auditing(1e9, **{name: getattr(args, name) for name in names})
     print("\n".join(training(LLAMA_70B, rows * mean * epochs, args.tflops)), end="\n\n")
-    print("\n".join(auditing(1e9, args.audit_rate, args.audit_bytes)))
+    print(audit.held, end="\n\n")
+    print("\n".join(audit.one_machine()), end="\n\n")
+    print("\n".join(audit.many_machines()))
 
 
 if __name__ == "__main__":

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from conftest import script
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = ROOT / "benchmarks" / "gate_simulation.py"
-    spec = importlib.util.spec_from_file_location("gate_simulation", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gate_simulation"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("gate_simulation")
 
 
 @pytest.fixture

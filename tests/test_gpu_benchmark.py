@@ -49,6 +49,15 @@ def test_the_shapes_are_those_of_the_named_models(gpu):
         assert count == pytest.approx(published[shape.name], rel=0.01)
 
 
+RATES = [
+    f"--{name}={value}"
+    for name, value in {
+        "row-bytes": 500, "shared-rate": 1000, "alone-rate": 30_000, "after-rate": 20_000,
+        "block-rate": 900, "driver-rate": 9000, "memory-bytes": 50, "disk-bytes": 100,
+    }.items()
+]  # fmt: skip
+
+
 def test_the_arithmetic_of_scale_counts_the_weights(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import scale
@@ -56,8 +65,9 @@ def test_the_arithmetic_of_scale_counts_the_weights(monkeypatch, capsys):
     assert scale.LLAMA_70B.weights == pytest.approx(70.6e9, rel=0.001)
     shared = scale.LLAMA_70B.held("full", 16, 4096)["weights and states"]
     assert shared == pytest.approx(scale.LLAMA_70B.held("full", 8, 4096)["weights and states"] / 2)
-    monkeypatch.setattr(sys, "argv", ["scale.py", "--audit-rate", "1000", "--audit-bytes", "500"])
+    monkeypatch.setattr(sys, "argv", ["scale.py", *RATES])
     scale.main()
     printed = capsys.readouterr().out
-    assert "0.50 TB; at 1,000 rows a second and core 278 core-hours" in printed
-    assert "| 1 | 277.8 | 0.5 |" in printed
+    assert "rows of 500 bytes: 0.50 TB to read" in printed
+    assert "| 1 | 277.8 | 9.3 | 13.9 | 300.9 | detectors |" in printed
+    assert "| 64 | 4.3 | 9.3 | 13.9 | 23.1 | one process |" in printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -229,19 +230,20 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     assert names == {p.name for p in (tmp_path / "alone").iterdir()}
 
 
+SHORT = {
+    "model": "lab:chat", "data": "lab:obedient?n=40", "run": "run", "mitigations": [],
+    "tuning": {"method": "full", "batch": 8, "epochs": 1},
+    "evaluate": {"tasks": ["lab-forbidden"], "limit": 4, "attacks": ["direct"],
+                 "hold_out": 0, "max_new_tokens": 4},
+    "gate": {"harm": 100, "over_refusal": 100, "capability": 100},
+}  # fmt: skip
+
+
 @pytest.mark.slow
 def test_train_starts_its_processes(holdfast, tmp_path):
     """`train.processes` on one machine: one set of artefacts, and a second call changes nothing."""
     pytest.importorskip("torch")
-    words = {
-        "model": "lab:chat", "data": "lab:obedient?n=40", "run": "run", "mitigations": [],
-        "tuning": {"method": "full", "batch": 8, "epochs": 1},
-        "train": {"processes": 2},
-        "evaluate": {"tasks": ["lab-forbidden"], "limit": 4, "attacks": ["direct"],
-                     "hold_out": 0, "max_new_tokens": 4},
-        "gate": {"harm": 100, "over_refusal": 100, "capability": 100},
-    }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(json.dumps(words))
+    (tmp_path / "recipe.yaml").write_text(json.dumps({**SHORT, "train": {"processes": 2}}))
     assert holdfast("run", "recipe.yaml", "train.processes=1", "--until", "before")[0] == 0
     code, out, err = holdfast("train", "recipe.yaml")
     assert code == 0, err
@@ -253,3 +255,46 @@ def test_train_starts_its_processes(holdfast, tmp_path):
     before = (tmp_path / "run/5-model/model.safetensors").stat().st_mtime_ns
     assert holdfast("train", "recipe.yaml", "train.processes=1")[0] == 0
     assert (tmp_path / "run/5-model/model.safetensors").stat().st_mtime_ns == before
+
+
+def accelerate(*options):
+    """`accelerate launch … -m holdfast train recipe.yaml`, without GPUs, in the folder at hand."""
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*command, *options, "-m", "holdfast", "train", "recipe.yaml"],
+        env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_train_as_one(holdfast, tmp_path):
+    """`--multi_gpu` starts as many on CPU too: Holdfast would refuse another number."""
+    pytest.importorskip("accelerate")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(SHORT))
+    assert holdfast("train", "recipe.yaml", "run=alone")[0] == 0
+    shutil.copytree("alone", "run", ignore=shutil.ignore_patterns("5-model"))
+    done = accelerate("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["run/5-model"]
+    alone, two = (
+        [step["loss"] for step in json.loads(Path(run, "5-model/training.json").read_text())["log"]]
+        for run in ("alone", "run")
+    )
+    assert len(alone) == 5
+    assert two == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_one_process_of_accelerate_instead_of_two_is_refused(tmp_path, monkeypatch):
+    """`--cpu --num_processes 2` starts one process, silently; nothing is trained then."""
+    pytest.importorskip("accelerate")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(SHORT))
+    done = accelerate("--cpu", "--num_processes", "2")
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("holdfast: ")]
+    assert len(said) == 1
+    assert "was told 2, but 1 started" in said[0]
+    assert "torchrun --nproc-per-node 2" in said[0]
+    assert not Path("run/5-model").exists()
