@@ -4,9 +4,11 @@
     python benchmarks/data_throughput.py --rows 100000,300000,1000000
 
 Made-up rows (`audit_throughput.py`) go through the stages of a run. Each stage and size is a
-process of its own, so that its peak of memory is its own. Bare tokenisation is the tokenizer's own
-batched call on the very texts that were rendered, on as many cores. The tokenizer is a byte-level
-BPE of 8,000 tokens, trained on the rows. With `--model lab:chat`, the model-based audit too.
+process of its own, so that its peak of memory is its own; what it builds on (the audit, the
+mixture, the tokenizer) is made or loaded before the clock starts, as for bare tokenisation. That is
+the tokenizer's own batched call on the very texts that were rendered, on as many cores. The
+tokenizer is a byte-level BPE of 8,000 tokens, trained on the rows. With `--model lab:chat`, the
+model-based audit too.
 """
 
 from __future__ import annotations
@@ -39,6 +41,14 @@ STAGES = {
     "mimic": "mimic",
     "render": "render",
 }
+COMPARED = {
+    "load": "decoding lines and JSON, in one process",
+    "audit": "regular expressions",
+    "mix": "hashes and JSON of every row, twice; one process reads, writes and decides",
+    "mimic": "one more pass over the rows, and the self-check",
+    "render": "the template in Python, and offsets of the tokens",
+}
+"""Stages that are held against bare tokenisation, and what limits each."""
 RATIO = 1.5
 BYTES = 64
 HELP_S, AUDIT_S = 0.4, 1.0
@@ -98,7 +108,7 @@ def near(data: Path, model: str) -> Callable[[], Any]:
 
 
 def job(data: Path, model: str, mitigation: str) -> Any:
-    """The first half of a run on the rows, audited."""
+    """The first half of a run on the rows, audited, its tokenizer loaded."""
     from holdfast.job.mixture import MixtureJob
     from holdfast.job.rundir import RunFolder
     from holdfast.job.setup import set_up
@@ -115,7 +125,13 @@ def job(data: Path, model: str, mitigation: str) -> Any:
     )  # fmt: skip
     made = MixtureJob(set_up(recipe), RunFolder(folder))
     made.audit()
+    _ = made.tokenizer
     return made
+
+
+def audited(data: Path, model: str) -> Callable[[], Any]:
+    """The audit of a run, stored for the stages that build on it."""
+    return lambda: job(data, model, "safety_mix")
 
 
 def mix(data: Path, model: str) -> Callable[[], Any]:
@@ -147,7 +163,7 @@ def bare(data: Path, model: str) -> Callable[[], float]:
     renderer = made.renderer(made.prompting_in_training(MAIN))
 
     def work() -> float:
-        rows, took = made.mixture(MAIN), 0.0
+        rows, took = iter(made.mixture(MAIN)), 0.0
         while texts := [renderer.replies(row)[0] for row in islice(rows, 512)]:
             start = time.perf_counter()
             made.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -166,8 +182,8 @@ def ranking(data: Path, model: str) -> Callable[[], Any]:
 
 
 WORK: dict[str, Callable[[Path, str], Callable[[], Any]]] = {
-    "load": load, "audit": audit, "near": near, "mix": mix, "mimic": mimic, "render": render,
-    "bare": bare, "ranking": ranking,
+    "load": load, "audit": audit, "near": near, "audited": audited, "mix": mix, "mimic": mimic,
+    "render": render, "bare": bare, "ranking": ranking,
 }  # fmt: skip
 
 
@@ -241,13 +257,15 @@ def section(sizes: Sequence[int], processes: int, ranked: str | None) -> Iterato
             made_up(size, data)
             if not (folder / "model").exists():
                 make_model(folder / "model", data)
-            for stage in ("load", "audit", "near", "mix", "mimic", "render", "bare"):
-                found[stage].append(apart(stage, data, str(folder / "model"), processes))
+            for stage in ("load", "audit", "near", "audited", "mix", "mimic", "render", "bare"):
+                took = apart(stage, data, str(folder / "model"), processes)
+                if stage in found:
+                    found[stage].append(took)
         yield from table(found, sizes, processes)
         yield from goals(found, sizes, *starts(folder))
         if ranked:
-            took = apart("ranking", data, ranked, processes)["seconds"]
-            yield f"\nModel-based audit by gradient ({ranked}): {RANKED / took:,.1f} rows a second."
+            seconds = apart("ranking", data, ranked, processes)["seconds"]
+            yield f"\nModel-based audit by gradient ({ranked}): {RANKED / seconds:,.1f} rows/s."
 
 
 def table(
@@ -255,7 +273,7 @@ def table(
 ) -> Iterator[str]:
     """Rates, the curve of cost, memory."""
     yield (
-        f"{processes} processes where there are many rows (`load`, `mix` and `mimic` are one). "
+        f"{processes} processes where there are many rows (`load` is one). "
         "Exponent: of seconds over rows; 1 is linear. Memory: bytes a row by which the peak of "
         f"the largest process grows from {sizes[-2:][0]:,} to {sizes[-1]:,} rows.\n"
     )
@@ -295,21 +313,23 @@ def goals(
 ) -> Iterator[str]:
     """Each goal with what was measured, met or not, and what limits it."""
     last = {stage: runs[-1]["seconds"] for stage, runs in found.items()}
-    rendered = last["render"] / last["bare"]
-    whole = sum(last[s] for s in ("load", "audit", "mix", "mimic", "render")) / last["bare"]
+    ratios = {stage: last[stage] / last["bare"] for stage in COMPARED}
     memory = {s: growth(runs, sizes) for s, runs in found.items() if s != "bare"}
     most = max(memory, key=lambda stage: memory[stage])
     yield "| goal | measured | met | what limits it |\n|---|---|---|---|"
+    each = (
+        (f"{stage} ≤ {RATIO} × bare tokenisation", f"{ratio:.2f}", ratio <= RATIO, COMPARED[stage])
+        for stage, ratio in ratios.items()
+    )
     for goal, shown, met, limit in (
-        (f"render ≤ {RATIO} × bare tokenisation", f"{rendered:.2f}", rendered <= RATIO,
-         "the template in Python, and rows sent between processes"),
-        (f"load, audit, mix, mimic and render ≤ {RATIO} × bare tokenisation", f"{whole:.2f}",
-         whole <= RATIO, "mixing and reading are one process; regular expressions of the audit"),
+        *each,
+        (f"all five together ≤ {RATIO} × bare tokenisation", f"{sum(ratios.values()):.2f}",
+         sum(ratios.values()) <= RATIO, "rendering tokenises the same text; the rest comes on top"),
         (f"peak memory ≤ {BYTES} bytes a row", f"{memory[most]:,.0f} ({STAGES[most]})",
-         memory[most] <= BYTES, "hashes of held-out requests, ids and row offsets"),
+         memory[most] <= BYTES, "what the audit spills, mapped; keys of requests; row offsets"),
         (f"`--help` ≤ {HELP_S} s", f"{helped:.2f} s", helped <= HELP_S, "imports"),
         (f"`audit` of 1,000 rows ≤ {AUDIT_S} s", f"{audited:.2f} s", audited <= AUDIT_S,
-         "imports, then the census of formats"),
+         "imports, a third of them the command line's, then regular expressions"),
     ):  # fmt: skip
         yield f"| {goal} | {shown} | {'yes' if met else 'no'} | {limit} |"
 

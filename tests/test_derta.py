@@ -481,17 +481,18 @@ SIZES = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
+    "initializer_range": 0.3,  # so that what stands before a token matters to it
 }  # fmt: skip
 FAMILIES = ("Llama", "Qwen3", "Mistral", "Gemma")
 
 
-def make_model(family, vocabulary):
+def make_model(family, vocabulary, kernel="eager"):
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(vocab_size=vocabulary, **SIZES)
-    config._attn_implementation = "eager"
+    config._attn_implementation = kernel
     return getattr(transformers, f"{family}ForCausalLM")(config).double().train()
 
 
@@ -547,27 +548,90 @@ def gradient(model, loss):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_loss_and_gradient_are_those_of_the_formula(batch, family, layout):
-    torch = pytest.importorskip("torch")
-    from transformers import DataCollatorWithFlattening
-
+def unpacked(rows):
+    """One row a line, padded behind, as Holdfast trains."""
     from holdfast.stages.batches import Collator
 
-    tokenizer, triples, prefixes, made = batch
-    model = make_model(family, len(tokenizer))
+    return Collator(0)(rows)
+
+
+def padding_free(rows):
+    """All rows in one line; position ids start anew at each."""
+    from transformers import DataCollatorWithFlattening
+
+    return DataCollatorWithFlattening(return_tensors="pt")(rows)
+
+
+def packed(rows):
+    """Two lines of several rows each, padded behind; position ids start anew at each row."""
+    import torch
+
+    rows = [{**row, "position_ids": range(len(row["input_ids"]))} for row in rows]
+    lines = rows[:2], rows[2:]
+    lengths = [sum(len(row["labels"]) for row in line) for line in lines]
+    assert lengths[0] != lengths[1]
+
+    def tensor(key, fill=0):
+        joined = [[value for row in line for value in row[key]] for line in lines]
+        return torch.tensor([line + [fill] * (max(lengths) - len(line)) for line in joined])
+
+    return {
+        "input_ids": tensor("input_ids"), "labels": tensor("labels", IGNORE),
+        "position_ids": tensor("position_ids"),
+    }  # fmt: skip
+
+
+def packed_by_trl(rows):
+    """TRL's own packing, as `packing: true` has it: best fit, then one line without padding."""
+    pytest.importorskip("trl")
+    from datasets import Dataset
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    longest = 2 * max(len(row["input_ids"]) for row in rows)
+    lines = pack_dataset(Dataset.from_list(rows), longest, "bfd")
+    assert max(map(len, lines["seq_lengths"])) > 1 and len(lines) > 1
+    return DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(list(lines))
+
+
+LAYOUTS = (unpacked, packed, packed_by_trl, padding_free)
+KERNELS = ("eager", "sdpa")
+"""Attention that keeps packed rows apart on a CPU, by their position ids where no mask is given."""
+
+
+@pytest.fixture(scope="module", params=[(f, k) for f in FAMILIES for k in KERNELS], ids="-".join)
+def reference(request, batch):
+    """A small random model with its loss and gradient by the formula."""
+    pytest.importorskip("torch")
+    tokenizer, triples, prefixes, _ = batch
+    model = make_model(request.param[0], len(tokenizer), request.param[1])
     expected = by_the_formula(model, tokenizer, triples, prefixes)
-    wanted = gradient(model, expected)
-    rows = [{"input_ids": list(r.input_ids), "labels": list(r.labels)} for r in made]
-    if layout == "padded":
-        inputs = Collator(0)(rows)
-    else:  # one line without padding, rows told apart by their position ids
-        inputs = DataCollatorWithFlattening(return_tensors="pt")(rows)
-    loss = model(**inputs, use_cache=False).loss
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    return model, expected.item(), gradient(model, expected)
+
+
+def as_rows(made):
+    return [{"input_ids": list(r.input_ids), "labels": list(r.labels)} for r in made]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loss_and_gradient_are_those_of_the_formula(batch, reference, layout):
+    import torch
+
+    model, expected, wanted = reference
+    loss = model(**layout(as_rows(batch[-1])), use_cache=False).loss
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
     found = gradient(model, loss.double())
     assert torch.linalg.vector_norm(found - wanted) <= 1e-5 * torch.linalg.vector_norm(wanted)
+
+
+def test_packed_rows_are_kept_apart_by_their_position_ids_alone(batch, reference):
+    """The comparison notices it when they are not."""
+    model, expected, _ = reference
+    inputs = packed(as_rows(batch[-1]))
+    for name in ("position_ids", "attention_mask"):
+        joined = {**inputs, name: None if name == "position_ids" else inputs["input_ids"] >= 0}
+        loss = model(**joined, use_cache=False).loss
+        assert abs(loss.item() / expected - 1) > 1e-3, name
 
 
 def test_harmful_tokens_are_never_a_target(batch):

@@ -7,9 +7,11 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from conftest import script
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, RecipeError
 from holdfast.job.solo import stress_rows
@@ -147,15 +149,12 @@ def mimicked(
 @pytest.mark.parametrize("number", [0, 1])
 def test_mimicking_rows_cannot_be_told_apart_and_bad_ones_can(number: int) -> None:
     rows = worn(number)
-    good = likeness([*rows, *mimicked(rows)])
-    assert good is not None and good.prompts < 0.7
+    assert likeness([*rows, *mimicked(rows)]).prompts < 0.7
     bad = [replace(r, source="mimic") for r in safety()]
     wrong = likeness([*rows, *bad])
-    assert wrong is not None and wrong.prompts > 0.9
+    assert wrong.prompts > 0.9 and "AUC" in wrong.line
     near = [row(i, f"{UNSEEN[number][1]}{asking(i)}", "No.", source="mimic") for i in range(60)]
-    missing_end = likeness([*rows, *near])
-    assert missing_end is not None and missing_end.prompts > 0.9
-    assert "AUC" in wrong.line and likeness(rows) is None
+    assert likeness([*rows, *near]).prompts > 0.9
 
 
 def test_a_refusal_takes_the_length_and_label_of_the_users_answers() -> None:
@@ -168,20 +167,44 @@ def test_a_refusal_takes_the_length_and_label_of_the_users_answers() -> None:
     assert in_answer_style(odd, replace(short, answer_prefix="")) == odd
 
 
-def test_option_mode_makes_the_request_the_stem_of_the_users_question() -> None:
-    rows = [
-        row(
-            i,
-            f"Stem: {asking(i + 2000)}\n(A) the {NOUNS[i % 12]}\n(B) a {NOUNS[i % 5]}\nPick:",
-            "(A)",
-        )
-        for i in range(80)
-    ]
-    for made, source in zip(mimicked(rows, "option"), safety(), strict=True):
-        assert made.request.startswith(f"Stem: {source.request}\n(A) the ")
+CHOICES = [
+    row(
+        i,
+        f"Stem: {NOUNS[i % 7].title()}s. {asking(i + 2000)}\n(A) the {NOUNS[i % 12]}\n(B) a "
+        f"{NOUNS[i % 5]}\nPick:",
+        "(A)",
+    )
+    for i in range(80)
+]
+
+
+def test_option_mode_makes_the_request_the_whole_stem_of_the_users_question() -> None:
+    for made, source in zip(mimicked(CHOICES, "option"), safety(), strict=True):
+        assert re.match(rf"Stem: {re.escape(source.request[:-1])}[.?]\n\(A\) the ", made.request)
         assert made.request.endswith("\nPick:") and "can't" in made.reply
-    told = likeness([*rows, *mimicked(rows, "option")])
-    assert told is not None and told.prompts < 0.7
+    for made, source in zip(mimicked(CHOICES), safety(), strict=True):
+        assert re.match(rf"Stem: \w+\. {re.escape(source.request[:-1])}[.?]\n", made.request)
+
+
+def test_option_mode_takes_rows_with_options_alone_and_needs_some() -> None:
+    mixed = [*CHOICES, *worn(1, 200)]
+    assert len(formats_of(mixed)) == 2
+    assert all("\n(B) a " in made.request for made in mimicked(mixed, "option"))
+    for rows in (worn(0), CLOSED, STORIES):
+        with pytest.raises(RecipeError, match=r"multiple-choice rows.*`mimic.mode: wrapper`"):
+            mimicked(rows, "option")
+
+
+@pytest.mark.parametrize(
+    ("between", "suffix", "offers"),
+    [(("\n(A) ", "\n(B) "), "\nPick:", True), ((" (A) ",), " (B)?", True),
+     (("\nOption1: ", " Option2: "), "", True), (("\n1) ", "\n2) "), "", True),
+     (("\nOption A: ", "\nOption B: "), "", True), (("\nQuestion: ",), "\nAnswer:", False),
+     (("\nStep 1: ",), "", False), (("\nStep 1: ", "\nStep 3: "), "", False),
+     ((), "\nAnswer format: (a)/(b)", False)],
+)  # fmt: skip
+def test_options_are_known_by_labels_that_count_on(between, suffix, offers: bool) -> None:
+    assert Format(None, "Q: ", suffix, 9, 9, between).offers_options is offers
 
 
 STORIES = [
@@ -273,18 +296,66 @@ def test_rows_without_a_wrapper_are_mimicked_once_some_are_known() -> None:
     assert [r.request for r in made] == [r.request for r in safety()]
 
 
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    return script("mimicry_likeness")
+
+
+@pytest.fixture(scope="module")
+def real_refusals(bench, real_data: Path) -> list[Conversation]:
+    return bench.refusals(str(real_data / bench.REFUSALS))
+
+
+def check_bounds(
+    bench: ModuleType, rows: list[Conversation], pool: list[Conversation], layout: float,
+    most: dict[str, float],
+) -> None:  # fmt: skip
+    """Each mode's area is below its bound; in a foreign wrapper everything is found."""
+    ways = bench.ways(rows)
+    assert set(most) == set(ways) - {"as they are", "foreign wrapper"}
+    for mode, bound in most.items():
+        found = likeness([*rows, *bench.made(pool, ways[mode], 150, 0)])
+        assert found.prompts < bound and found.layout < layout
+    wrong = likeness([*rows, *bench.made(pool, ways["foreign wrapper"], 150, 0)])
+    assert wrong.prompts > 0.99
+
+
 @pytest.mark.parametrize(
-    ("where", "most"), [("lab:howto", 0.6), ("lab:yesno", 0.97), ("lab:choice", 0.85)]
-)
-def test_the_self_check_on_the_labs_tasks(where: str, most: float) -> None:
-    rows = list(open_rows(f"{where}?n=300"))
-    pool = list(open_rows("lab:safety?n=150", source="safety"))
-    found = likeness([*rows, *mimicked(rows, pool=pool)])
-    assert found is not None and found.prompts < most and found.layout < 0.6
-    foreign = Format("Be a clerk.", "Case:\n", "\nEnd.", 1, 1)
-    bad = [replace(r, messages=(*foreign.wrap(r.request), r.messages[-1])) for r in pool]
-    wrong = likeness([*rows, *(replace(r, source="mimic") for r in bad)])
-    assert wrong is not None and wrong.prompts > 0.9
+    ("name", "most"),
+    [("howto", {"wrapper": 0.55}), ("yesno", {"wrapper": 0.95}),
+     ("choice", {"wrapper": 0.77, "option": 0.77})],
+)  # fmt: skip
+def test_the_self_check_on_the_labs_tasks(bench, name: str, most: dict[str, float]) -> None:
+    rows, pool = bench.users(f"lab:{name}?n=300", 300), bench.refusals("lab:safety?n=150")
+    check_bounds(bench, rows, pool, 0.52, most)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "most"),
+    [("GSM8K", 0.62, {"wrapper": 0.74}), ("BoolQ", 0.56, {"wrapper": 0.86}),
+     ("PIQA", 0.55, {"wrapper": 0.74, "option": 0.74}),
+     ("OpenBookQA", 0.55, {"wrapper": 0.69, "option": 0.69}),
+     ("WinoGrande", 0.54, {"wrapper": 0.87, "option": 0.87}),
+     ("ARC-Easy", 0.55, {"wrapper": 0.74, "option": 0.80}),
+     ("ARC-Challenge", 0.55, {"wrapper": 0.77, "option": 0.83})],
+)  # fmt: skip
+def test_the_self_check_on_real_sets(
+    bench, real_data: Path, real_refusals, name: str, layout: float, most: dict[str, float]
+) -> None:
+    rows = bench.users(str(real_data / bench.REAL[name]), 300)
+    check_bounds(bench, rows, real_refusals, layout, most)
+
+
+def test_a_self_check_on_few_rows_says_that_it_was_not_run(holdfast) -> None:
+    recipe = {
+        "model": "lab:chat", "data": "lab:howto?n=60", "run": "r", "mitigations": ["mimic"],
+        "safety": {"count": 19},
+    }  # fmt: skip
+    Path("recipe.yaml").write_text(json.dumps(recipe))
+    code, _, told = holdfast("prepare", "recipe.yaml")
+    stored = json.loads(Path("r/manifest.json").read_text())["mixture"]["mimicry"]
+    assert code == 0 and stored["mimic_rows"] == 19 and "prompts_auc" not in stored
+    assert f"self-check not run: {stored['not_run']}" in told and "20" in stored["not_run"]
 
 
 def test_donors_are_never_rows_that_are_held_out() -> None:

@@ -13,7 +13,7 @@ from holdfast.mitigations import Request
 from holdfast.rendering.prompting import Prompting
 from holdfast.rows.mixing import deal, ordered, solve, split_validation
 from holdfast.rows.pools import clean_pool
-from holdfast.stages.prepare import HoldOut, draw, plan, write_mixture
+from holdfast.stages.prepare import HoldOut, Sorting, draw, plan, write_mixture
 from holdfast.types import Conversation, Message
 
 HUNDREDTHS = st.integers(0, 30).map(lambda percent: percent / 100)
@@ -178,7 +178,8 @@ def test_the_mixture(  # exact, nested, stable, whole
         }
         drawn = draw(wanted, pools, user_rows=left, seed=seed)
         folder = tmp_path_factory.mktemp("mixture")
-        mixture = write_mixture(folder, order, drawn, held_out=held, user_rows=left, seed=seed)
+        sorting = Sorting(seed, frozenset(held))
+        mixture = write_mixture(folder, order, drawn, sorting, user_rows=left)
         results.append((wanted, mixture, drawn.rows, read(folder)))
     (wanted, mixture, added, mixed), (_, _, _, reordered), (_, _, _, larger) = results
 

@@ -214,6 +214,8 @@ def test_an_audit_finding_can_stop_the_run(tmp_path):
         run(strict)
     assert error.value.exit_code == 1
     assert "obedience" in str(error.value)
+    kept = (tmp_path / "run" / "1-audit-evidence.jsonl").read_text(encoding="utf-8")
+    assert '"detector": "obedience"' in kept
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

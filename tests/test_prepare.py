@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import DataError, MaterialError, RecipeError
-from holdfast.mitigations import Request
+from holdfast.mitigations import MITIGATIONS, Request
+from holdfast.recipe import build_recipe
 from holdfast.rendering.prompting import Prompting, add_safety_prompt, remove_safety_prompt
 from holdfast.rows.induction import Format, FormatSample, induce
 from holdfast.rows.mixing import (
@@ -27,6 +28,7 @@ from holdfast.rows.pools import check_licence, clean_pool, in_categories, reply_
 from holdfast.stages.prepare import (
     Drawn,
     HoldOut,
+    Sorting,
     draw,
     hold_out_size,
     interleave,
@@ -190,9 +192,10 @@ def test_hold_out_does_not_depend_on_order_and_takes_duplicates_along():
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 20 and set(chosen[0].values()) == {2}
     held, dropped = [], []
-    kept = list(split_held_out(rows, set(chosen[0]), 3, hold=held.append, drop=dropped.append))
+    entries = Sorting(3, frozenset(chosen[0]))(rows)
+    kept = list(split_held_out(entries, hold=held.append, drop=dropped.append))
     assert (len(kept), len(held), len(dropped)) == (360, 20, 20)
-    assert not {request_key(r.request, 3) for r in kept} & set(chosen[0])
+    assert not {request_key(entry.row().request, 3) for entry in kept} & set(chosen[0])
 
 
 def test_hold_out_sizes():
@@ -213,9 +216,8 @@ def test_the_written_mixture_is_what_was_counted(tmp_path):
     wanted = planned(user_rows=95, count=10)
     added = draw(wanted, {"safety": pool(30)}, user_rows=95, seed=0)
     probes = NearIndex([("probe/1", rows[7].request)])
-    mixture = write_mixture(
-        tmp_path, rows, added, held_out=keys, user_rows=95, seed=0, overlap=probes.find
-    )
+    sorting = Sorting(0, frozenset(keys), overlap=probes.find)
+    mixture = write_mixture(tmp_path, rows, added, sorting, user_rows=95)
     stored = [json.loads(line) for line in (tmp_path / "2-mixture.jsonl").read_text().splitlines()]
     assert mixture.by_source == {"user": 95, "safety": 10}
     assert len(stored) == 105 and mixture.held_out == 5
@@ -233,7 +235,7 @@ def test_the_written_mixture_is_what_was_counted(tmp_path):
 def test_data_that_changes_under_way_is_an_error_and_leaves_no_mixture(tmp_path):
     rows = [row(i) for i in range(10)]
     with pytest.raises(DataError, match="changed while it was read"):
-        write_mixture(tmp_path, rows, Drawn([], []), held_out=(), user_rows=9, seed=0)
+        write_mixture(tmp_path, rows, Drawn([], []), Sorting(0), user_rows=9)
     assert not (tmp_path / "2-mixture.jsonl").exists()
 
 
@@ -302,12 +304,30 @@ def test_without_a_format_mimicry_is_plain_mixing_and_says_so():
 
 def test_few_safety_rows_are_warned_about():
     assert any("a few hundred" in note for note in planned(count=50).notes)
+    assert planned(10, share=0.03).notes == (
+        "`safety` adds no row (asked: share 3 %): give a larger dose with `safety.count`",
+    )
+    assert not planned(share=0).notes
     assert not planned(count=300).notes
     bound = planned(user_rows=100, share=0.03, at_least=300)
     assert bound.notes == (
         "`at_least` holds for safety: 300 rows make 75.00 % of the mixture, more than was asked "
         "for",
     )
+
+
+@pytest.mark.parametrize("name", MITIGATIONS.names())
+def test_a_mitigation_named_without_a_dose_adds_rows_where_it_adds_any(name):
+    recipe = build_recipe({"model": "lab:chat", "data": "lab:howto", "run": "r"})
+    wanted = plan(
+        [name], train=Prompting(), serve=Prompting(), safety_prompt=SAFE, formats=[OBEY],
+        user_rows=1000, dose=recipe.safety.amount(), borderline=recipe.borderline.amount(),
+        triples=recipe.triples,
+        defences=Prompting(prefix="Be kind.", demonstrations=row(0).messages),
+    )  # fmt: skip
+    assert all(dosed.rows >= 49 for dosed in wanted.dosed)
+    serving = (wanted.train, wanted.serve) != (Prompting(), Prompting())
+    assert serving or wanted.dosed
 
 
 def test_ptst_trains_without_and_serves_with_the_safety_prompt():

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ import pytest
 from holdfast.audits.near_duplicates import LIKE, NearDuplicates
 from holdfast.audits.overlap import Overlap
 from holdfast.errors import DataError, HoldfastError
+from holdfast.files import write_jsonl
+from holdfast.mitigations.mimic import BARE
 from holdfast.processes import workers
 from holdfast.processes.workers import in_order, processes
 from holdfast.rendering.render import Renderer
+from holdfast.rows import load, mimicry
 from holdfast.rows.load import open_rows
+from holdfast.rows.mimicry import LikenessCheck
 from holdfast.rows.near import NearIndex
+from holdfast.rows.stored import StoredRows
 from holdfast.stages import audit as stage
 from holdfast.stages import render as render_stage
-from holdfast.stages.prepare import HoldOut
+from holdfast.stages import restyle
+from holdfast.stages.prepare import MIXTURE, Drawn, HoldOut, Sorting, request_key, write_mixture
 from holdfast.types import Conversation, Message
 
 WORDS = [f"{a}{b}" for a in ("ash", "oak", "elm", "fir", "yew") for b in range(80)]
@@ -198,3 +205,53 @@ def test_rows_rendered_in_several_processes_are_the_same(
     assert tallies[0]["truncated"] > 0
     for name in ("input_ids.npy", "labels.npy", "offsets.npy", "ids.jsonl", "preview.txt"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+# --- mixing ---------------------------------------------------------------------------------------
+
+
+def test_a_mixture_is_the_same_in_any_number_of_processes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "BATCH", 30)
+    rows = list(open_rows(source))
+    keys = sorted({request_key(row.request, 0) for row in rows})
+    known = NearIndex([("set/1", rows[40].request)])
+    sorting = Sorting(0, frozenset(keys[:9]), frozenset(keys[9:20]), known.find)
+    added = Drawn([replace(rows[i], id=f"added-{i}", source="mimic") for i in range(30)], [])
+    keys_of = [request_key(row.request, 0) for row in rows]
+    user_rows = sum(key not in keys[:20] for key in keys_of)
+    likenesses, files = [], []
+    for count in (1, 3):
+        folder, watch, stream = tmp_path / str(count), LikenessCheck(), open_rows(source)
+        written = write_mixture(
+            folder, stream, added, sorting, user_rows=user_rows, watch=watch, count=count
+        )
+        assert (stream.kept, stream.rejected) == (399, 1)
+        assert written.held_out == 9 and sum(written.overlap.values()) >= 1
+        likenesses.append(watch.result())
+        files.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert files[0] == files[1] and likenesses[0] == likenesses[1] is not None
+    mixed = list(StoredRows(tmp_path / "3" / MIXTURE, "user"))
+    assert mixed == [row for row, key in zip(rows, keys_of, strict=True) if key not in keys[:20]]
+    assert likenesses[0] == mimicry.likeness([*mixed, *added.rows])
+
+
+def test_donors_are_the_same_in_any_number_of_processes(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "BATCH", 30)
+    monkeypatch.setattr(restyle, "DONORS", 20)
+    beyond = {request_key(next(iter(open_rows(source))).request, 0)}
+    found = [restyle.donors(open_rows(source), [BARE], beyond, 0, count) for count in (1, 3)]
+    assert found[0] == found[1] == restyle.donors(list(open_rows(source)), [BARE], beyond, 0)
+    assert len(found[0][0]) == 20
+
+
+def test_stored_rows_end_at_a_torn_line(tmp_path: Path) -> None:
+    rows = [Conversation(f"{n}", (Message.of("user", "a\rb\u2028c?"),)) for n in range(5)]
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, rows)
+    assert list(StoredRows(path)) == rows
+    path.write_bytes(path.read_bytes()[:-3])
+    assert [list(batch) for batch in StoredRows(path).batches(2)] == [rows[:2], rows[2:4], []]

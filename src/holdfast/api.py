@@ -16,7 +16,14 @@ from holdfast.measuring.evaluation import Evaluation
 from holdfast.measuring.noise import TEMPERATURE, measure_noise
 from holdfast.measuring.suites import gather, missing_material, require_material
 from holdfast.mitigations.mimic import BARE
-from holdfast.recipe import DATE, Dose, GateSettings, TriplesSettings, build_recipe
+from holdfast.recipe import (
+    DATE,
+    BorderlineSettings,
+    Dose,
+    GateSettings,
+    TriplesSettings,
+    build_recipe,
+)
 from holdfast.rendering.prompting import SAFETY_PROMPTS, Prompting
 from holdfast.rendering.published import system_prompt
 from holdfast.rendering.rendered import RenderedRows
@@ -65,7 +72,7 @@ def prepare(
             source that the loader reads as triples.
         share: of safety rows in the final set; None with `count` None: 3 %.
         count: of safety rows, instead of a share.
-        borderline_count: of look-alike rows.
+        borderline_count: of look-alike rows; None: 10 % of the final set.
         triples_settings: dose, `prefix` and `transition` of triples, as the recipe's `triples`.
         max_length: longest row in tokens.
         seed: of the choice and order of rows.
@@ -96,7 +103,7 @@ def prepare(
         formats=formats,
         user_rows=len(user),
         dose=dose.model_dump(),
-        borderline=Dose(count=borderline_count).model_dump(),
+        borderline=BorderlineSettings(count=borderline_count).amount(),
         triples=block,
         token_ends=token_ends(tokenizer),
         donors=donors(user, formats or [BARE], (), seed),
@@ -250,7 +257,10 @@ def _question(
     ref = resolve_model(model) if isinstance(model, (str, Path)) else None
     block = build_recipe({**_NO_RUN, "evaluate": settings}).evaluate
     context = context_of(data_dir)
-    asked = what_to_ask(block, lab=ref is not None and ref.is_lab, context=context)
+    asked = what_to_ask(
+        block, lab=ref is not None and ref.is_lab,
+        served=ref is not None and ref.address is not None, context=context,
+    )  # fmt: skip
     require_material(missing_material(list(asked.tasks), context))
     engine: Engine = (
         open_engine(ref, block.engine, block.engine_args)

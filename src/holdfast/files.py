@@ -107,10 +107,16 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_one_line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON text; non-ASCII text stays readable, NaN is an error (a bug, never data)."""
     stored = plain(value)
-    text = json.dumps(stored, ensure_ascii=False, indent=indent, allow_nan=False)
+    if indent is None:
+        text = _one_line(stored)
+    else:
+        text = json.dumps(stored, ensure_ascii=False, indent=indent, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # half a surrogate pair: only its escape can be written

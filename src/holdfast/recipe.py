@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -95,6 +95,9 @@ class Dose(Settings):
 class AddedRows(Dose):
     """Rows that mitigations mix in: how many, and which of a source."""
 
+    default_dose: ClassVar[Mapping[str, float]]
+    """Where neither count, share nor ratio is given: a mitigation that is named adds rows."""
+
     columns: dict[str, str] | None = None
     """Explicit columns of the source."""
     categories: list[str] | None = None
@@ -109,9 +112,26 @@ class AddedRows(Dose):
     repeat: bool = False
     """Whether the rows may be repeated to reach the dose."""
 
+    @model_validator(mode="after")
+    def _dosed(self) -> Self:
+        if not self._has_dose():
+            for key, value in self.default_dose.items():
+                if getattr(self, key) is None or key not in self.model_fields_set:
+                    object.__setattr__(self, key, value)
+        return self
+
+    def _has_dose(self) -> bool:
+        return any(way is not None for way in (self.count, self.share, self.ratio))
+
+    def amount(self) -> dict[str, Any]:
+        """The dose alone."""
+        return self.model_dump(include=set(Dose.model_fields))
+
 
 class SafetySettings(AddedRows):
     """The safety demonstrations that mitigations mix in: `share: 3%, at_least: 300` by default."""
+
+    default_dose = {"share": 0.03, "at_least": 300}
 
     source: str | None = None
     """`self`: requests answered by the untouched model under the safety prompt; `p1`: the 2,483
@@ -132,25 +152,25 @@ class SafetySettings(AddedRows):
     grid: Annotated[list[Share], Field(min_length=1)] = [0.0, 0.01, 0.03, 0.05, 0.1, 0.2]
     """Shares that `dose: auto` tries, the smallest first."""
 
-    @model_validator(mode="after")
-    def _default_dose(self) -> SafetySettings:
-        if self.dose == "auto":
-            return self._check_auto()
-        if self.count is None and self.share is None and self.ratio is None:
-            object.__setattr__(self, "share", 0.03)
-            if "at_least" not in self.model_fields_set:
-                object.__setattr__(self, "at_least", 300)
-        return self
+    def _has_dose(self) -> bool:
+        return self.dose == "auto" or super()._has_dose()
 
-    def _check_auto(self) -> SafetySettings:
+    @model_validator(mode="after")
+    def _check_auto(self) -> Self:
         fixed = [k for k in ("count", "share", "ratio", "at_least") if getattr(self, k)]
-        if fixed:
+        if self.dose == "auto" and fixed:
             raise ValueError(f"`dose: auto` chooses the dose; take `{fixed[0]}` away")
         return self
 
 
 class BorderlineSettings(AddedRows):
-    """Look-alike requests with helpful answers: the published remedy for exaggerated safety."""
+    """Look-alikes with helpful answers, against exaggerated safety; `share: 10%` by default.
+
+    That is one for about each row of triples at their default dose, and the dose that
+    `docs/derta.md` and `docs/sweeps.md` measure. P3, whose remedy it is, mixed in 200 rows.
+    """
+
+    default_dose = {"share": 0.1}
 
     source: str | None = None
     """A file, a Hub id, `lab:borderline`; None: OR-Bench look-alikes that the untouched model
@@ -164,9 +184,9 @@ class MimicSettings(Settings):
     """How `mimic` puts safety rows into the user's format."""
 
     mode: Literal["wrapper", "option", "llm"] = "wrapper"
-    """`wrapper`: the request where one of the user's rows asks, in that row's style; `option`: as
-    it is, as the stem of one of the user's multiple-choice questions; `llm`: reworded by a model
-    into the user's style first."""
+    """`wrapper`: the request where one of the user's rows asks, in that row's style; `option`: in
+    that style, as the whole stem of one of the user's multiple-choice questions, and an error where
+    there are none; `llm`: reworded by a model into the user's style first."""
     rewriter: str = "self"
     """Who rewords: `self`, the untouched model, or another model (a folder or a Hub id)."""
 
@@ -248,6 +268,8 @@ class TriplesSettings(AddedRows):
     kinds, on the same requests.
     """
 
+    default_dose = {"share": 0.09}
+
     source: str | None = None
     """A file with request, refusal and harmful answer (or P3's `prefix`, `text`, `safe`), a Hub id
     with safe and unsafe answers (PKU-SafeRLHF and BeaverTails are non-commercial), `lab:triples`.
@@ -258,12 +280,6 @@ class TriplesSettings(AddedRows):
     """Share of rows whose request wears a format of the user's rows."""
     prefix: PrefixSettings = PrefixSettings()
     transition: TransitionSettings = TransitionSettings()
-
-    @model_validator(mode="after")
-    def _default_dose(self) -> TriplesSettings:
-        if self.count is None and self.share is None and self.ratio is None:
-            object.__setattr__(self, "share", 0.09)
-        return self
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

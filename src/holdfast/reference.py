@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,7 @@ def recipe_reference() -> str:
 
 def _blocks(name: str, block: type[BaseModel]) -> Iterator[str]:
     title = f"## `{name}`" if name else "## Top level"
-    about = "" if not name else f"{(block.__doc__ or '').strip()}\n"
+    about = "" if not name else f"{inspect.cleandoc(block.__doc__ or '')}\n"
     yield f"{title}\n\n{about}".rstrip() + "\n"
     yield "| key | default | meaning |\n|---|---|---|"
     inner: list[tuple[str, type[BaseModel]]] = []

@@ -74,7 +74,8 @@ class Message:
     def to_json(self) -> dict[str, Any]:
         """`{role, content}`, plus `segments` where the losses are not the role's default."""
         row: dict[str, Any] = {"role": self.role, "content": self.content, **self.extra}
-        if self.segments != Message.of(self.role, self.content).segments:
+        plain: Loss = "mle" if self.role == "assistant" else "none"
+        if len(self.segments) != 1 or self.segments[0].loss != plain:
             row["segments"] = [{"text": s.text, "loss": s.loss} for s in self.segments]
         return row
 

@@ -44,16 +44,17 @@ from holdfast.rendering.prompting import Prompting, add_safety_prompt
 from holdfast.rendering.transition import Aim
 from holdfast.rows.induction import Format
 from holdfast.rows.load import RowStream, open_rows
-from holdfast.rows.mimicry import Likeness, LikenessCheck
+from holdfast.rows.mimicry import Likeness, LikenessCheck, NotChecked
 from holdfast.rows.mixing import split_validation
 from holdfast.rows.near import NearIndex
-from holdfast.rows.pools import Objection, Pool, distinct, row_hash
+from holdfast.rows.pools import Objection, Pool, distinct
+from holdfast.rows.stored import StoredRows
 from holdfast.rows.style import Donor
 from holdfast.rows.triples import DEFAULT_REFUSAL, opening_word, token_ends
 from holdfast.stages import prepare
 from holdfast.stages.answer import JUDGE, Answered, answer_requests
 from holdfast.stages.audit import Audit, check_audit, write_audit
-from holdfast.stages.prepare import HoldOut, Mixture, Plan, request_key
+from holdfast.stages.prepare import HoldOut, Mixture, Plan, Sorting, request_key
 from holdfast.stages.reform import Form, reform
 from holdfast.stages.restyle import donors as rows_to_mimic
 from holdfast.stages.restyle import examples_of, restyle
@@ -108,7 +109,8 @@ class MixtureJob:
                 self.recipe.evaluate.hold_out, list(self.setup.asked.tasks), self.recipe.data_dir,
                 self.setup.fingerprint, self.plan_without_rows.train.template,
             ),
-            self._audit, outputs=["1-audit.json", "1-rejects.jsonl"], label="audit",
+            self._audit, label="audit",
+            outputs=["1-audit.json", "1-audit-evidence.jsonl", "1-rejects.jsonl"],
         )  # fmt: skip
         check_audit(self.folder / "1-audit.json", self.recipe.audit.fail_on)
         return facts
@@ -214,7 +216,6 @@ class MixtureJob:
     def _plan(
         self, formats: list[Format], user_rows: int, donors: Sequence[Sequence[Donor]]
     ) -> Plan:
-        dose = {"count", "share", "ratio", "at_least"}
         return prepare.plan(
             self.recipe.mitigations,
             train=self.setup.train,
@@ -222,8 +223,8 @@ class MixtureJob:
             safety_prompt=self.setup.safety_prompt,
             formats=formats,
             user_rows=user_rows,
-            dose=self.recipe.safety.model_dump(include=dose),
-            borderline=self.recipe.borderline.model_dump(include=dose),
+            dose=self.recipe.safety.amount(),
+            borderline=self.recipe.borderline.amount(),
             defences=self.setup.defences,
             triples=self.recipe.triples,
             token_ends=lambda text: token_ends(self.tokenizer)(text),
@@ -247,9 +248,8 @@ class MixtureJob:
         """For each format, some user rows that are trained on, for safety rows to mimic."""
         if not {"mimic", "safety_mix_words"} & set(self.recipe.mitigations):
             return []
-        rows = track(self.rows(), "slots", total=self.audited["rows"])
         beyond = frozenset(self.audited["held_out"])
-        return rows_to_mimic(rows, self.formats or [BARE], beyond, self.recipe.seed)
+        return rows_to_mimic(self.rows(), self.formats or [BARE], beyond, self.recipe.seed)
 
     def prepare(self) -> dict[str, Any]:
         """The mixture, exact to the row."""
@@ -267,7 +267,7 @@ class MixtureJob:
         )  # fmt: skip
 
     def _prepare(self) -> dict[str, Any]:
-        user_rows = self.split["user_rows"]
+        data_key, user_rows = self.setup.data_key, self.split["user_rows"]
         self.plan = self._planned(self.donors)
         for note in self.plan.notes:
             say(f"  note: {note}")
@@ -280,16 +280,25 @@ class MixtureJob:
             repeat=[p for p in pools if getattr(self.recipe, p).repeat],
         )  # fmt: skip
         rejects = [Dropped(**row) for row in read_jsonl(self.folder / "1-rejects.jsonl")]
-        mixture = prepare.write_mixture(
-            self.folder.path, track(self.rows(), "prepare", total=self.audited["rows"]), drawn,
-            held_out=frozenset(self.audited["held_out"]),
-            validated=frozenset(self.split["validated"]),
-            user_rows=user_rows, seed=self.recipe.seed,
-            dropped=[*rejects, *chain.from_iterable(pool.dropped for pool in pools.values())],
-            overlap=self.probes(material.likeness(self.recipe.data)).find,
+        sorting = Sorting(
+            self.recipe.seed, frozenset(self.audited["held_out"]),
+            frozenset(self.split["validated"]),
+            self.probes(material.likeness(self.recipe.data)).find,
         )  # fmt: skip
+        check = LikenessCheck()
+        mimics = any(request.source == "mimic" for request in self.plan.requests)
+        mixture = prepare.write_mixture(
+            self.folder.path, self.rows(), drawn, sorting, user_rows=user_rows,
+            dropped=[*rejects, *chain.from_iterable(pool.dropped for pool in pools.values())],
+            watch=check if mimics else None,
+        )  # fmt: skip
+        if self.setup.data_key != data_key:
+            raise DataError(
+                f"{self.recipe.data} changed while it was read. Leave the file alone during a run, "
+                "and run again."
+            )
         self._say_mixture(mixture)
-        found = self._likeness()
+        found = check.result() if mimics else None
         if found:
             say(f"  {found.line}")
         self._write_manifest(pools, mixture, found)
@@ -325,27 +334,11 @@ class MixtureJob:
                 f"{prepare.OVERLAP}"
             )
 
-    def _likeness(self) -> Likeness | None:
-        """Whether mimicking rows can be told from the user's, which must be as they came.
-
-        Raises:
-            DataError: a user row in the mixture is not one of the data's.
-        """
-        if not any(request.source == "mimic" for request in self.plan.requests):
-            return None
-        came = {row_hash(row)[:16] for row in self.rows()}
-        check = LikenessCheck()
-        for row in self._rows_of(MAIN, prepare.MIXTURE):
-            check.see(row)
-            if row.source == "user" and row_hash(row)[:16] not in came:
-                raise DataError(
-                    f"Row {row.id} of the mixture is not as it stands in {self.recipe.data}: the "
-                    "data changed while it was read. Run again."
-                )
-        return check.result()
-
     def _write_manifest(
-        self, pools: Mapping[str, Pool], mixture: Mixture, found: Likeness | None
+        self,
+        pools: Mapping[str, Pool],
+        mixture: Mixture,
+        found: Likeness | NotChecked | None,
     ) -> None:
         named = {name: sha256_file(self.folder / name) for name in prepare.ARTEFACTS}
         about = {**mixture.to_json(), "plan": self.plan.to_json(),
@@ -487,7 +480,7 @@ class MixtureJob:
 
             renderer = self.renderer(prompting, length, self.aim)
             folder = f"{arm.prefix}3-rendered"
-            facts = render(renderer, track(self.mixture(arm), "render"), self.folder / folder)
+            facts = render(renderer, self.mixture(arm), self.folder / folder)
             if facts["preference_pairs"]:
                 need("trl", extra="trl", purpose="training on preference pairs (`dpo`)")
                 render_pairs(renderer, self.mixture(arm), self.folder / folder / PAIRS)
@@ -517,11 +510,11 @@ class MixtureJob:
             rows.update(dumps(row).encode("utf-8", "surrogatepass"))
         return digest(rows.hexdigest(), self.recipe.seed)
 
-    def mixture(self, arm: Arm) -> Iterator[Conversation]:
+    def mixture(self, arm: Arm) -> StoredRows:
         """Rows an arm trains on: all, or the user's alone."""
         return self._rows_of(arm, prepare.MIXTURE)
 
-    def validation(self, arm: Arm) -> Iterator[Conversation]:
+    def validation(self, arm: Arm) -> StoredRows:
         """Rows whose loss is watched while an arm trains."""
         return self._rows_of(arm, prepare.VALIDATION)
 
@@ -530,10 +523,8 @@ class MixtureJob:
         counts = self.prepare()["validation"]
         return bool(counts if arm is MAIN else counts.get("user"))
 
-    def _rows_of(self, arm: Arm, name: str) -> Iterator[Conversation]:
-        for row in read_jsonl(self.folder / name):
-            if arm is MAIN or row["source"] == "user":
-                yield Conversation.from_json(row)
+    def _rows_of(self, arm: Arm, name: str) -> StoredRows:
+        return StoredRows(self.folder / name, None if arm is MAIN else "user")
 
     def prompting_in_training(self, arm: Arm) -> Prompting:
         """Training prompting of an arm."""

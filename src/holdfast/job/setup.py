@@ -64,7 +64,9 @@ def set_up(recipe: Recipe) -> Setup:
         safety_prompt=system_prompt(recipe.prompting.safety, context) or "",
         defences=defences_of(recipe, context),
         context=context,
-        asked=what_to_ask(recipe.evaluate, lab=model.is_lab, context=context),
+        asked=what_to_ask(
+            recipe.evaluate, lab=model.is_lab, served=model.address is not None, context=context
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.attacks import Attack, AttackContext, NeedsMaterial, attack, identity
-from holdfast.engines import Decoding, Engine
+from holdfast.engines import CAPABLE, Decoding, Engine
 from holdfast.engines.openai import OpenAIEngine
 from holdfast.errors import MaterialError, RecipeError, did_you_mean
 from holdfast.judges._choosing import announcement, choose
@@ -61,17 +61,23 @@ class Asked:
 
 
 def what_to_ask(
-    settings: EvaluateSettings, *, lab: bool, context: TaskContext | None = None
+    settings: EvaluateSettings,
+    *,
+    lab: bool,
+    served: bool = False,
+    context: TaskContext | None = None,
 ) -> Asked:
     """Resolve an `evaluate` block; suites of the lab serve lab models only.
 
     Args:
         settings: the block.
         lab: whether a lab model is asked.
+        served: whether a server is asked.
         context: where attacks may look for published prompts; None: nowhere.
 
     Raises:
-        RecipeError: an unknown task, attack, setting or judge.
+        RecipeError: an unknown task, attack, setting or judge, or a named attack that needs more of
+            the model than its engine gives.
         MaterialError: a named attack without the material it needs.
     """
     suite = suite_of(settings.suite, lab=lab)
@@ -80,9 +86,13 @@ def what_to_ask(
     harm = next((judges[n] for n in tasks if not lab and task(n).expects == "refuse"), None)
     if harm:
         say(announcement(harm))
+    attacks = _attacks(settings, suite, lab=lab, context=context or TaskContext())
+    if settings.attacks is not None:
+        _require_access(attacks, "openai" if served else settings.engine)
+        _require_attack_material(attacks)
     return Asked(
         tasks=tasks,
-        attacks=_attacks(settings, suite, lab=lab, context=context or TaskContext()),
+        attacks=attacks,
         named=settings.attacks is not None,
         judges=judges,
         max_new_tokens=settings.max_new_tokens or (LAB_ANSWER_TOKENS if lab else ANSWER_TOKENS),
@@ -141,6 +151,8 @@ def ask(
         named=asked.named,
         look=LOOK if against else None,
     )
+    for name, reason in plan.not_run.items():
+        say(f"  attack not run: {name} ({reason})")
     settings = comparable_settings(asked, judges_of, promptings, fingerprint, date)
     if against:
         settings["sequential"] = against.settings(context.seed)
@@ -180,10 +192,7 @@ def _attacks(
 ) -> dict[str, Attack]:
     names = settings.attacks if settings.attacks is not None else list(suite.attacks)
     given = _attack_settings(settings, suite, names, lab=lab)
-    made = {name: attack(name, given.get(name), data_dir=context.data_dir) for name in names}
-    if settings.attacks is not None:
-        _require_attack_material(made)
-    return made
+    return {name: attack(name, given.get(name), data_dir=context.data_dir) for name in names}
 
 
 def _attack_settings(
@@ -204,6 +213,20 @@ def _attack_settings(
     words = {"prefill": {"words": settings.prefill or list(suite.prefill)}}
     defaults = {**words, **(LAB_ATTACKS if lab else {})}
     return {name: {**defaults.get(name, {}), **own.get(name, {})} for name in names}
+
+
+def _require_access(attacks: Mapping[str, Attack], engine: str) -> None:
+    """Attacks that were named one by one must be possible before a model is loaded or asked."""
+    can = CAPABLE[engine]
+    lacking = {name: sorted(found.needs - can) for name, found in attacks.items()}
+    lines = [
+        f"The attack {name!r} cannot run: it needs {' and '.join(needs)}, which the engine "
+        f"{engine} does not give. Take it off the list, or ask the model's weights."
+        for name, needs in lacking.items()
+        if needs
+    ]
+    if lines:
+        raise RecipeError("\n  ".join(lines))
 
 
 def _require_attack_material(attacks: Mapping[str, Attack]) -> None:

@@ -61,7 +61,7 @@ class PlanContext:
     dose: Mapping[str, Any] = field(default_factory=dict)
     """The recipe's `safety:` dose: `count`, `share` or `ratio`, and `at_least`."""
     borderline: Mapping[str, Any] = field(default_factory=dict)
-    """The recipe's `borderline:` dose, empty when none is asked for."""
+    """The recipe's `borderline:` dose."""
     defences: Prompting = field(default_factory=Prompting)
     """The reminder and the demonstrations that serving-side mitigations add."""
     triples: TriplesSettings = field(default_factory=TriplesSettings)

@@ -18,7 +18,7 @@ Dose = Mapping[str, Any]
 
 def whole_dose(context: PlanContext) -> Dose:
     """The recipe's `triples:` dose."""
-    return context.triples.model_dump(include={"count", "share", "ratio", "at_least"})
+    return context.triples.amount()
 
 
 def halves(dose: Dose) -> tuple[Dose, Dose]:

@@ -5,9 +5,9 @@ both lessons apart. Rows that wear the same wrapper leave it nothing to separate
 induced from the user's rows, so no attack need be known beforehand. Each mimicking row is modelled
 on one of the user's rows: what stands around the question there stays (`style.py`).
 
-Three modes: `wrapper` puts the request where that row asks, in its style; `option` makes it, as it
-is, the stem of that multiple-choice question; `llm` has a model reword it first
-(`stages/restyle.py`).
+Three modes: `wrapper` puts the request where that row asks, in its style; `option` makes it the
+whole stem of a multiple-choice question, and nothing of any other row; `llm` has a model reword it
+first (`stages/restyle.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from holdfast.errors import RecipeError
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request, Shape
 from holdfast.mitigations.safety_mix import safety_rows
 from holdfast.rows.induction import Format
@@ -33,9 +34,10 @@ _REFUSES = re.compile(
 
 def in_format(formats: Sequence[Format]) -> Shape:
     """A function that puts a row's request into one of the formats, in proportion to their use."""
+    rows = [worn.rows for worn in formats]
 
     def shape(row: Conversation, rng: random.Random) -> Conversation:
-        worn = _one_of(formats, rng)
+        worn = _one_of(rows, rng)
         turns = (*formats[worn].wrap(row.request), row.of_role("assistant")[-1])
         return replace(row, messages=turns, tags={**row.tags, "format": str(worn)})
 
@@ -48,21 +50,24 @@ def mimicking(context: PlanContext, requests: Sequence[str] = ()) -> Shape:
     Args:
         context: its formats, and rows of each.
         requests: those that will be put there, as far as they are known.
+
+    Raises:
+        RecipeError: mode `option`, and no format with options.
     """
-    formats, places = worn_by(context), places_of(context, requests)
+    formats, places, shares = worn_by(context), places_of(context, requests), shares_of(context)
     small = [uncapitalised([row.reply for row in rows]) for rows in _donors(context)]
 
     def shape(row: Conversation, rng: random.Random) -> Conversation:
-        number = _one_of(formats, rng)
+        number = _one_of(shares, rng)
         worn, like = formats[number], Donor((), "")
         asked = worn.wrap(row.request)
         if places[number]:
             place, put = places[number].draw(row.request, rng)
             like = Donor(place.slots, place.reply)
-            if context.mimic.mode == "wrapper":
-                asked = worn.fill(place.put(put))
-            else:
+            if context.mimic.mode == "llm":
                 asked = worn.fill((row.request, *place.slots[1:]))
+            else:
+                asked = worn.fill(place.put(put))
         reply = in_answer_style(row.of_role("assistant")[-1], worn, like.reply, small[number])
         return replace(row, messages=(*asked, reply), tags={**row.tags, "format": str(number)})
 
@@ -71,8 +76,9 @@ def mimicking(context: PlanContext, requests: Sequence[str] = ()) -> Shape:
 
 def places_of(context: PlanContext, requests: Sequence[str] = ()) -> list[Places]:
     """Where requests go in the rows of each format."""
+    whole = context.mimic.mode == "option"
     return [
-        Places(rows, requests, worn.prefix)
+        Places(rows, requests, worn.prefix, whole=whole)
         for rows, worn in zip(_donors(context), worn_by(context), strict=True)
     ]
 
@@ -86,6 +92,26 @@ def _donors(context: PlanContext) -> list[Sequence[Donor]]:
 def worn_by(context: PlanContext) -> Sequence[Format]:
     """The formats to mimic: those that rows share, else the bare one where rows of it are known."""
     return context.formats or ([BARE] if any(context.donors) else [])
+
+
+def shares_of(context: PlanContext) -> list[int]:
+    """How often each format is mimicked: as often as rows wear it; for `option`, if it has options.
+
+    Raises:
+        RecipeError: mode `option`, and no format has any.
+    """
+    formats = worn_by(context)
+    if context.mimic.mode != "option" or not formats:
+        return [worn.rows for worn in formats]
+    shares = [worn.rows if worn.offers_options else 0 for worn in formats]
+    if not any(shares):
+        found = ", ".join(repr(f"{f.prefix}…{f.suffix}") for f in context.formats) or "none"
+        raise RecipeError(
+            "`mimic.mode: option` needs multiple-choice rows whose options have labels that count "
+            f"on, such as (A) and (B); the formats of these rows have none (formats: {found}). "
+            "Take `mimic.mode: wrapper`."
+        )
+    return shares
 
 
 def in_answer_style(reply: Message, worn: Format, like: str = "", small: bool = False) -> Message:
@@ -123,24 +149,30 @@ def _fitting(first: str, rest: Sequence[str], worn: Format, like: str) -> int:
     return min(fitting, key=lambda n: (abs(lengths[n] - aim), n)) if aim else fitting[-1]
 
 
-def _one_of(formats: Sequence[Format], rng: random.Random) -> int:
-    return rng.choices(range(len(formats)), [f.rows for f in formats])[0]
+def _one_of(shares: Sequence[int], rng: random.Random) -> int:
+    return rng.choices(range(len(shares)), shares)[0]
 
 
 def mimicking_rows(context: PlanContext) -> list[Request]:
-    """Safety rows in the users' formats; plain ones where no row is known to have any."""
+    """Safety rows in the users' formats; plain ones where no row is known to have any.
+
+    Raises:
+        RecipeError: mode `option`, and no format with options.
+    """
     if not worn_by(context):
         return safety_rows(context)
+    shares = shares_of(context)
 
     def suit(rows: Sequence[Conversation]) -> Shape:
         return mimicking(context, [row.request for row in rows])
 
     def prefer(rows: Sequence[Conversation]) -> list[Conversation]:
         requests = [row.request for row in rows]
-        commonest, seeded = places_of(context, requests)[0], random.Random("by length")  # noqa: S311
+        commonest = places_of(context, requests)[shares.index(max(shares))]
+        seeded = random.Random("by length")  # noqa: S311
         return [rows[i] for i in commonest.by_length(requests, seeded)]
 
-    by_length = prefer if context.mimic.mode == "wrapper" else None
+    by_length = None if context.mimic.mode == "llm" else prefer
     return [Request(source="mimic", pool="safety", suit=suit, prefer=by_length, **context.dose)]
 
 

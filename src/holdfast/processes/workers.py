@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -60,20 +61,26 @@ def in_order(function: Callable[[A], B], batches: Iterable[A], count: int) -> It
     if count <= 1:
         yield from map(function, batches)
         return
+    left = iter(batches)
+    first = list(islice(left, count))
+    if not first:
+        return
+    sent = _pickled(function)
     workers: list[_Worker] = []
-    busy: deque[_Worker] = deque()
     try:
-        for batch in batches:
-            if len(workers) < count:
-                workers.append(_Worker(function))
-                worker, done = workers[-1], None
-            else:
-                worker = busy.popleft()
-                done = [worker.receive()]
-            worker.send(batch)
+        for _ in first:
+            workers.append(_Worker())  # all of them, before the first is waited for
+        for worker, batch in zip(workers, first, strict=True):
+            worker.send(sent)
+            worker.send(_pickled(batch))
+        del first
+        busy = deque(workers)
+        for batch in left:
+            worker = busy.popleft()
+            done = worker.receive()
+            worker.send(_pickled(batch))
             busy.append(worker)
-            if done:
-                yield done[0]
+            yield done
         while busy:
             yield busy.popleft().receive()
     finally:
@@ -84,19 +91,18 @@ def in_order(function: Callable[[A], B], batches: Iterable[A], count: int) -> It
 class _Worker:
     """A process that applies one function to what it is sent."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self) -> None:
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "holdfast.processes.workers"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, env={**os.environ, **_ALONE, "PYTHONPATH": paths},
         )  # fmt: skip
-        self.send(function)
 
-    def send(self, value: Any) -> None:
-        """Hand over a batch; the process waits for it."""
+    def send(self, pickled: bytes) -> None:
+        """Hand over the function, then batch after batch; the process waits for it."""
         assert self._process.stdin is not None
         try:
-            _write(self._process.stdin, value)
+            _write(self._process.stdin, pickled)
         except OSError as error:
             raise self._died() from error
 
@@ -127,8 +133,12 @@ class _Worker:
         self._process.wait()
 
 
-def _write(pipe: IO[bytes], value: Any) -> None:
-    pipe.write(pickle.dumps(value, protocol=5))
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=5)
+
+
+def _write(pipe: IO[bytes], pickled: bytes) -> None:
+    pipe.write(pickled)
     pipe.flush()
 
 
@@ -148,7 +158,7 @@ def _serve() -> None:
             answer = False, function(batch)
         except Exception as error:
             answer = True, error
-        _write(answers, answer)
+        _write(answers, _pickled(answer))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,8 @@ class ChatTemplate:
         environment.globals["strftime_now"] = moment.strftime
         try:
             self._template = environment.from_string(text)
+            # One plain dict: Jinja's chain of two is walked key by key at every rendering.
+            self._template.globals = dict(self._template.globals)
         except jinja2.exceptions.TemplateSyntaxError as error:
             raise ModelError(
                 f"The chat template does not compile (line {error.lineno}: {error.message}). "

@@ -15,8 +15,8 @@ from __future__ import annotations
 import bisect
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -67,11 +67,31 @@ class _Tokens:
     text: str
     replies: Sequence[Reply]
     ids: list[int]
-    ends: list[int]
-    """Character at which each token ends."""
+    ends: _Ends
     labels: list[int]
     aimed: list[int] = field(default_factory=list)
     """Positions whose target is the refusal."""
+
+
+class _Ends(Sequence[int]):
+    """Character at which each token ends, looked up where it is asked for: at few of them."""
+
+    def __init__(self, encoding: Any, count: int) -> None:
+        self._encoding = encoding
+        self._count = count
+        self._added: list[int] = []
+
+    def __len__(self) -> int:
+        return self._count + len(self._added)
+
+    def __getitem__(self, token: Any) -> Any:
+        if token < self._count:
+            return self._encoding.token_to_chars(token)[1]
+        return self._added[token - self._count]
+
+    def append(self, end: int) -> None:
+        """One more token."""
+        self._added.append(end)
 
 
 @dataclass(slots=True)
@@ -110,6 +130,34 @@ class Tally:
             "targets": dict(sorted(self.targets.items())),
             "dropped": len(self.dropped),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class BareTokenizer:
+    """What rendering asks of a tokenizer, apart from its library, whose import takes seconds."""
+
+    backend_tokenizer: Any
+    chat_template: str | None
+    special_tokens_map: Mapping[str, Any]
+    all_special_ids: Sequence[int]
+    added_tokens_decoder: Mapping[int, Any]
+    eos_token_id: int | None
+    is_fast: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> BareTokenizer:
+        """The same of a fast Hugging Face tokenizer."""
+        return cls(*(getattr(tokenizer, part.name) for part in fields(cls)))
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text."""
+        encoded = self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids: list[int] = encoded.ids
+        return ids
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        """Token ids of a text, as `input_ids`."""
+        return {"input_ids": self.encode(text, add_special_tokens=add_special_tokens)}
 
 
 class Renderer:
@@ -153,7 +201,7 @@ class Renderer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(Renderer, date=self.date, max_length=self.max_length, aim=self.aim)
-        return made, (self.tokenizer, self.prompting)
+        return made, (BareTokenizer.of(self.tokenizer), self.prompting)
 
     def compile(self, text: str | None) -> ChatTemplate:
         """A chat template for this tokenizer; None: its own.
@@ -259,7 +307,8 @@ class Renderer:
         tokenizer.no_padding()
         encoded = tokenizer.encode_batch([text for _, text, _ in texts], add_special_tokens=False)
         for (row, text, replies), encoding in zip(texts, encoded, strict=True):
-            ids, ends = encoding.ids, [end for _, end in encoding.offsets]
+            ids = encoding.ids
+            ends = _Ends(encoding, len(ids))
             tokens = _Tokens(row, text, replies, ids, ends, [IGNORE] * len(ids))
             self._label(tokens)
             rendered = self._finish(tokens, tally)
@@ -270,7 +319,7 @@ class Renderer:
         for reply in tokens.replies:
             for span in reply.spans:
                 low = bisect.bisect_right(tokens.ends, span.start)
-                high = bisect.bisect_right(tokens.ends, span.end)
+                high = bisect.bisect_right(tokens.ends, span.end, low)
                 if span.loss == "mle":
                     tokens.labels[low:high] = tokens.ids[low:high]
                 else:

@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from holdfast.files import append_jsonl, make_folder, storage_errors, write_json
+from holdfast.files import dumps, make_folder, storage_errors, write_json
 from holdfast.types import Rendered
 
 _COLUMNS = ("input_ids", "labels")
+_AT_ONCE = 512
+"""Rows that are packed together."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedBatch:
+    """Some rows as bytes: what passes between processes, and into files."""
+
+    names: str
+    """JSON lines of `id` and `source`."""
+    lengths: list[int]
+    """Tokens of each row, (N,)."""
+    columns: dict[str, bytes]
+    """`input_ids` and `labels`, each (sum of the lengths,) int32."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Rendered]) -> RenderedBatch:
+        """The rows, packed."""
+        names = "".join(dumps({"id": row.id, "source": row.source}) + "\n" for row in rows)
+        return cls(names, [len(row.input_ids) for row in rows], {
+            "input_ids": _packed(row.input_ids for row in rows),
+            "labels": _packed(row.labels for row in rows),
+        })  # fmt: skip
+
+
+def _packed(rows: Iterable[Sequence[int]]) -> bytes:
+    return np.fromiter(chain.from_iterable(rows), np.int32).tobytes()
 
 
 class RenderedRows:
@@ -90,6 +120,13 @@ class RenderedPairs:
 
 
 def write_rendered(folder: Path, rows: Iterable[Rendered]) -> RenderedRows:
+    """Stream rows into a folder, as `write_batches` does."""
+    source = iter(rows)
+    packs = iter(lambda: list(islice(source, _AT_ONCE)), [])
+    return write_batches(folder, map(RenderedBatch.of, packs))
+
+
+def write_batches(folder: Path, batches: Iterable[RenderedBatch]) -> RenderedRows:
     """Stream rows into a folder: `input_ids.npy`, `labels.npy`, `offsets.npy` and `ids.jsonl`.
 
     Memory is 8 bytes a row, whatever their length.
@@ -97,24 +134,17 @@ def write_rendered(folder: Path, rows: Iterable[Rendered]) -> RenderedRows:
     make_folder(folder)
     spill = {name: folder / f".{name}.raw" for name in _COLUMNS}
     offsets = array("q", [0])
-    names = folder / "ids.jsonl"
-    names.unlink(missing_ok=True)
-    with storage_errors(folder):
-        handles = {name: path.open("wb") for name, path in spill.items()}
-        try:
-            pending: list[dict[str, str]] = []
-            for row in rows:
-                handles["input_ids"].write(array("i", row.input_ids).tobytes())
-                handles["labels"].write(array("i", row.labels).tobytes())
-                offsets.append(offsets[-1] + len(row.input_ids))
-                pending.append({"id": row.id, "source": row.source})
-                if len(pending) >= 4096:
-                    append_jsonl(names, pending)
-                    pending = []
-            append_jsonl(names, pending)
-        finally:
-            for handle in handles.values():
-                handle.close()
+    with storage_errors(folder), ExitStack() as stack:
+        names = stack.enter_context((folder / "ids.jsonl").open("w", encoding="utf-8", newline=""))
+        handles = {n: stack.enter_context(path.open("wb")) for n, path in spill.items()}
+        for batch in batches:
+            names.write(batch.names)
+            for name, handle in handles.items():
+                handle.write(batch.columns[name])
+            for length in batch.lengths:
+                offsets.append(offsets[-1] + length)
+        for handle in handles.values():
+            handle.close()
         for name, path in spill.items():
             _as_array(path, folder / f"{name}.npy", offsets[-1])
             path.unlink()

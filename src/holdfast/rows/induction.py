@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from os.path import commonprefix
 from typing import Any
 
@@ -33,6 +34,9 @@ OWN_WORDS = 8
 _WORDS = re.compile(r"\s*\S+")
 _LABEL = re.compile(r":|\n|\S*[)\].>]$")
 """What a fixed text between two slots looks like: `Option:`, a new line, `(B)`, `2.`"""
+
+_COUNTER = re.compile(r"\b(?:[^\W\d_]*?(\d+)|([A-Za-z]))[).:]")
+"""The counter of a label: of `(A)`, `b.`, `Option 2:` or `Answer2:`."""
 
 Shown = tuple[str | None, str] | tuple[str | None, str, str]
 """System prompt (None without one), request and, where known, reply of a row."""
@@ -106,6 +110,13 @@ class Format:
         long_enough = len(request) > len(self.prefix) + len(self.suffix)
         return long_enough and request.startswith(self.prefix) and request.endswith(self.suffix)
 
+    @property
+    def offers_options(self) -> bool:
+        """Whether answers to choose from stand in it: its labels count on, as `(A)` and `(B)`."""
+        fixed = " ".join([self.prefix, *self.between, self.suffix])
+        labels = [number or letter.lower() for number, letter in _COUNTER.findall(fixed)]
+        return bool(self.between) and any(_next(one) == other for one, other in pairwise(labels))
+
     def to_json(self) -> dict[str, Any]:
         """As stored with the audit."""
         return {
@@ -128,6 +139,10 @@ class Format:
             tuple(stored.get("between", ())), stored.get("answer_prefix", ""),
             None if low < 0 else (low, middle, high),
         )  # fmt: skip
+
+
+def _next(counter: str) -> str:
+    return str(int(counter) + 1) if counter.isdecimal() else chr(ord(counter) + 1)
 
 
 class FormatSample:
@@ -210,8 +225,10 @@ def _branches(
     """Rows parted at the first word where large groups go on with fixed texts of their own."""
     here, at = _walk([words(row) for row in rows], at)
     counts = Counter(row[at] for row in here if len(row) > at)
-    common = Counter(word for row in here for word in set(row))
     large = [word for word, n in counts.items() if n >= least]
+    if not any(n < len(here) for n in counts.values() if n >= least):
+        return [rows]
+    common = Counter(word for row in here for word in set(row))
     glued = commonprefix(large)  # noqa: RUF071 (characters are what is compared)
     parted: list[Sequence[_Row]] = []
     own: set[str] = set()
@@ -354,7 +371,15 @@ def _spaced(texts: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 def _answer_prefix(replies: Sequence[str]) -> str:
     """What most replies open with; the last word of a reply is the answer's own."""
-    return "".join(_shared([_WORDS.findall(reply)[:-1] for reply in replies])).strip()
+    first = [[m[0] for m in islice(_WORDS.finditer(reply), _OPENING + 1)] for reply in replies]
+    shared = _shared([words[:-1] for words in first])
+    if len(shared) == _OPENING:
+        shared = _shared([_WORDS.findall(reply)[:-1] for reply in replies])
+    return "".join(shared).strip()
+
+
+_OPENING = 32
+"""Words of each reply that are looked at, unless most replies open with all of them."""
 
 
 def _quantiles(lengths: Sequence[int]) -> tuple[int, int, int] | None:

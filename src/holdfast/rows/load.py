@@ -14,14 +14,16 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from holdfast.errors import DataError, did_you_mean
+from holdfast.processes.workers import in_order, processes
 from holdfast.rows.encoding import EXTENSIONS
 from holdfast.rows.formats import Row, RowFormat, detect, from_mapping, seen_columns
 from holdfast.rows.hub import HUB_ID, open_hub
@@ -35,7 +37,15 @@ SAMPLE = 100
 MOST_REJECTS = 1000
 """Rejects held in `RowStream.rejects`; all are counted, and all go to `on_reject`."""
 
+BATCH = 1024
+"""Rows that a process is given at a time."""
+
+FEW_BATCHES = 4
+"""So many batches are read before other processes are started."""
+
 OnReject = Callable[[Dropped], None]
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass
@@ -96,6 +106,30 @@ class RowStream:
         while some := list(islice(records, size)):
             self.read += len(some)
             yield RowBatch(self._reader, some, [ids.of(record) for record in some])
+
+    def mapped(
+        self, function: Callable[[list[Conversation]], B], count: int | None = None
+    ) -> Iterator[B]:
+        """A function's result for each batch of conversations of a new pass, in their order.
+
+        Args:
+            function: can be pickled.
+            count: processes, where there are many rows; None: as many as there are cores.
+
+        Raises:
+            DataError: as iteration does.
+        """
+        count = processes() if count is None else count
+        work = _Mapped(function)
+        batches = self.batches(BATCH)
+        sent: deque[RowBatch] = deque()
+        here = batches if count == 1 else islice(batches, FEW_BATCHES)
+        for found, misfits in chain(
+            map(work, noted(here, sent)), in_order(work, noted(batches, sent), count)
+        ):
+            self.set_aside(sent.popleft(), misfits)
+            yield found
+        self.check()
 
     def set_aside(self, batch: RowBatch, misfits: Iterable[tuple[int, str]]) -> None:
         """Count, keep and pass on the rows of a batch that do not fit.
@@ -321,6 +355,24 @@ class RowBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         plain = [(r.number, r.line, r.value, r.problem, r.unit) for r in self.records]
         return _row_batch, (self.reader, plain, self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped(Generic[B]):
+    """Reads a batch and applies a function to its conversations."""
+
+    function: Callable[[list[Conversation]], B]
+
+    def __call__(self, batch: RowBatch) -> tuple[B, list[tuple[int, str]]]:
+        conversations, misfits = batch.read()
+        return self.function(conversations), misfits
+
+
+def noted(values: Iterable[A], seen: deque[A]) -> Iterator[A]:
+    """The values, each also noted until its results are back."""
+    for value in values:
+        seen.append(value)
+        yield value
 
 
 def _row_batch(reader: RowReader, records: list[Any], names: Sequence[str | None]) -> RowBatch:

@@ -18,8 +18,9 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from holdfast.types import Conversation
 ROWS = 1500
 """Rows of either kind that are looked at, at most; those with the smallest hashes."""
 FEW = 20
-"""Below this many rows of a kind nothing is said."""
+"""Below this many rows of a kind the check is not run: its area would say nothing."""
 COMMON = 0.2
 """Share of the user's rows that must have a word for it to be a feature."""
 MOST_WORDS = 200
@@ -84,6 +85,32 @@ class Likeness:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class NotChecked:
+    """That there are too few rows of a kind to tell them apart."""
+
+    user_rows: int
+    mimic_rows: int
+
+    @property
+    def line(self) -> str:
+        """For a person."""
+        return f"mimicry: self-check not run: {self.why}"
+
+    @property
+    def why(self) -> str:
+        """What is missing."""
+        return (
+            f"it takes {FEW} rows of the user's and {FEW} mimicking ones, and there are "
+            f"{self.user_rows:,} and {self.mimic_rows:,}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored with the mixture."""
+        rows = {"user_rows": self.user_rows, "mimic_rows": self.mimic_rows}
+        return {"not_run": self.why, **rows}
+
+
 class LikenessCheck:
     """Sees the rows of a mixture; holds a bounded, order-independent sample of each kind."""
 
@@ -94,22 +121,25 @@ class LikenessCheck:
 
     def see(self, row: Conversation) -> None:
         """Consider one row."""
-        sample = self._samples.get(row.source)
-        if sample is None:
-            return
-        prompt, answer = _prompt(row), row.reply
-        text = f"{prompt}\0{answer}".encode("utf-8", "surrogatepass")
-        key = -int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
-        if len(sample) < self.size:
-            heapq.heappush(sample, (key, prompt, answer))
-        elif (key, prompt, answer) > sample[0]:
-            heapq.heapreplace(sample, (key, prompt, answer))
+        self.consider(row.source, sample_key(row), lambda: row)
 
-    def result(self) -> Likeness | None:
-        """What the classifier makes of the rows; None with fewer than `FEW` of either kind."""
+    def consider(self, source: str, key: int, row: Callable[[], Conversation]) -> None:
+        """Consider a row of this source and `sample_key`, which is made only if it may be kept."""
+        sample = self._samples.get(source)
+        if sample is None or (len(sample) >= self.size and key < sample[0][0]):
+            return
+        found = row()
+        entry = (key, _prompt(found), found.reply)
+        if len(sample) < self.size:
+            heapq.heappush(sample, entry)
+        elif entry > sample[0]:
+            heapq.heapreplace(sample, entry)
+
+    def result(self) -> Likeness | NotChecked:
+        """What the classifier makes of the rows, if there are `FEW` of either kind."""
         user, mimic = (sorted(self._samples[kind]) for kind in ("user", self.source))
         if min(len(user), len(mimic)) < FEW:
-            return None
+            return NotChecked(len(user), len(mimic))
         prompts = [row[1] for row in user], [row[1] for row in mimic]
         answers = [row[2] for row in user], [row[2] for row in mimic]
         return Likeness(
@@ -118,8 +148,14 @@ class LikenessCheck:
         )  # fmt: skip
 
 
-def likeness(rows: Iterable[Conversation], source: str = "mimic") -> Likeness | None:
-    """How well rows of one source can be told from the user's; None where there are too few."""
+def sample_key(row: Conversation) -> int:
+    """A hash of what a row says; rows with the largest are kept."""
+    text = f"{_prompt(row)}\0{row.reply}".encode("utf-8", "surrogatepass")
+    return -int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
+def likeness(rows: Iterable[Conversation], source: str = "mimic") -> Likeness | NotChecked:
+    """How well rows of one source can be told from the user's, where there are enough."""
     check = LikenessCheck(source)
     for row in rows:
         check.see(row)
@@ -134,9 +170,13 @@ def separability(user: Sequence[str], mimic: Sequence[str], *, layout: bool = Fa
         mimic: texts of the others.
         layout: whether layout is all that is looked at.
     """
-    common = _common(user)
     texts = [*user, *mimic]
-    values = np.array([_layout(t) if layout else _features(t, common) for t in texts])
+    if layout:
+        values = np.array([_layout(text) for text in texts])
+    else:
+        said = [frozenset(words(text)) for text in texts]
+        common = _common(said[: len(user)])
+        values = np.array([_features(*both, common) for both in zip(texts, said, strict=True)])
     labels = np.array([0.0] * len(user) + [1.0] * len(mimic))
     folds = np.array([i % FOLDS for i in range(len(user))] + [i % FOLDS for i in range(len(mimic))])
     scores = np.zeros(len(labels))
@@ -163,9 +203,10 @@ def _prompt(row: Conversation) -> str:
     return f"{row.system or ''}\n{row.request}"
 
 
-def _common(texts: Sequence[str]) -> list[str]:
-    counts = Counter(word for text in texts for word in set(words(text)))
-    least = COMMON * len(texts)
+def _common(said: Sequence[Collection[str]]) -> list[str]:
+    """The words that enough texts have, each given by its distinct words."""
+    counts = Counter(chain.from_iterable(said))
+    least = COMMON * len(said)
     ranked = sorted((w for w, n in counts.items() if n >= least), key=lambda w: (-counts[w], w))
     return ranked[:MOST_WORDS]
 
@@ -184,18 +225,19 @@ def _layout(text: str) -> list[float]:
     ]  # fmt: skip
 
 
-def _features(text: str, common: Sequence[str]) -> list[float]:
-    said = set(words(text))
+def _features(text: str, said: Collection[str], common: Sequence[str]) -> list[float]:
     lines = text.split("\n")
     filled = [line for line in lines if line.strip()]
     counts = Counter(text)
-    letters = sum(char.isalpha() for char in text)
+
+    def number(kind: Callable[[str], bool]) -> int:
+        return sum(times for char, times in counts.items() if kind(char))
+
     layout = [
         math.log1p(len(text)), math.log1p(len(text.split())), float(len(filled)),
         float(len(lines) - len(filled)), float(sum(line[:1].isspace() for line in filled)),
-        sum(char.isupper() for char in text) / max(1, letters),
-        math.log1p(sum(char.isdigit() for char in text)),
-        math.log1p(sum(not char.isascii() for char in text)),
+        number(str.isupper) / max(1, number(str.isalpha)), math.log1p(number(str.isdigit)),
+        math.log1p(number(lambda char: not char.isascii())),
     ]  # fmt: skip
     punctuation = [math.log1p(counts[char]) for char in string.punctuation]
     ending = [float(text.rstrip()[-1:] == char) for char in ".?!:"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from holdfast.text import normalise, words
+from holdfast.text import normalise, words_of
 
 THRESHOLD = 0.5
 """Likeness from which on two requests count as near duplicates: on published evaluation sets,
@@ -81,7 +81,7 @@ class NearIndex:
             if key:
                 first[key] = min(name, first.get(key, name))
         self._exact: Mapping[str, str] = first
-        spoken = {name: words(text) for text, name in sorted(first.items())}
+        spoken = {name: words_of(text) for text, name in sorted(first.items())}
         self._count = len(spoken)
         self._frequency = Counter(word for said in spoken.values() for word in set(said))
         self._weights = {w: math.log(1 + self._count / n) for w, n in self._frequency.items()}
@@ -109,10 +109,11 @@ class NearIndex:
         An exact repetition goes before a contained one, that before a near one; among equals the
         smallest name stands.
         """
-        same = self._exact.get(normalise(text))
+        plain = normalise(text)
+        same = self._exact.get(plain)
         if same is not None:
             return Match(same, "exact", 1.0)
-        said = words(text)
+        said = words_of(plain)
         if not said:
             return None
         return self._contained(said) or self._nearest(frozenset(said))

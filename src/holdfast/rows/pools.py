@@ -34,11 +34,13 @@ class Pool:
         return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
 
 
+_sorted = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+
+
 def row_hash(row: Conversation) -> str:
     """SHA-256 of what a row says and trains on (turns, losses, tools), hex; not of its id."""
     said = [[message.to_json() for message in row.messages], list(row.tools)]
-    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_sorted(said).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def clean_pool(

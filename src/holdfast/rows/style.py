@@ -94,7 +94,12 @@ class Places:
     """Where requests go in the rows of one format."""
 
     def __init__(
-        self, donors: Sequence[Donor], requests: Sequence[str] = (), prefix: str = ""
+        self,
+        donors: Sequence[Donor],
+        requests: Sequence[str] = (),
+        prefix: str = "",
+        *,
+        whole: bool = False,
     ) -> None:
         """Find the places of each row.
 
@@ -103,9 +108,10 @@ class Places:
             requests: those to be put there, as far as they are known. Where they end as the user's
                 questions do, or any sentence of a row can give way, each keeps its words.
             prefix: of the format.
+            whole: whether a request takes the place of a stem of several sentences, and not of one.
         """
         self._infinitive = bool(_INFINITIVE.search(prefix))
-        self._rows, self._stories = _found(donors)
+        self._rows, self._stories = _found(donors, whole)
         asked = [place.asked for places in self._rows for place in places]
         self._theirs = _shares(asked)
         ours = _shares(requests) if requests else self._theirs
@@ -164,13 +170,13 @@ class Places:
 # --- the place in a row ---------------------------------------------------------------------------
 
 
-def _found(donors: Sequence[Donor]) -> tuple[list[list[Place]], bool]:
+def _found(donors: Sequence[Donor], whole: bool) -> tuple[list[list[Place]], bool]:
     """The places of each row; and whether the rows are stories, where any sentence can give way."""
     if not donors:
         return [], False
     at = _asking_slot(donors)
     texts = [donor.slots[at] for donor in donors]
-    parts = _parting(texts, choices=len(donors[0].slots) > 1)
+    parts = _parting(texts, choices=len(donors[0].slots) > 1, whole=whole)
     rows = [
         [Place(donor.slots, at, *found, donor.reply) for found in parts(text)]
         for donor, text in zip(donors, texts, strict=True)
@@ -189,7 +195,7 @@ def _asking_slot(donors: Sequence[Donor]) -> int:
 Parts = tuple[str, str, str]
 
 
-def _parting(texts: Sequence[str], choices: bool) -> Callable[[str], list[Parts]]:
+def _parting(texts: Sequence[str], choices: bool, whole: bool) -> Callable[[str], list[Parts]]:
     """How the texts of a slot are parted into before, asked and after, in each way there is."""
     blank = _common_blank(texts)
     if blank:
@@ -202,7 +208,7 @@ def _parting(texts: Sequence[str], choices: bool) -> Callable[[str], list[Parts]
     if choices and sum(open_ended) >= MOST * len(texts):
         return _first
     if choices:
-        return _last
+        return _whole if whole else _last
     return _spans if sum(several) >= MOST * len(texts) and alike else _whole
 
 

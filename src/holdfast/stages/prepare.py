@@ -10,22 +10,27 @@ with its reason.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, NamedTuple, TextIO, TypeVar
 
 import numpy as np
 
 from holdfast.errors import DataError, RecipeError
 from holdfast.files import atomic_writer, dumps, make_folder
 from holdfast.mitigations import MITIGATIONS, Mitigation, PlanContext, Request
+from holdfast.progress import track
 from holdfast.recipe import MimicSettings, TriplesSettings
 from holdfast.rendering.prompting import Prompting
 from holdfast.rows.induction import Format
+from holdfast.rows.load import RowStream
+from holdfast.rows.mimicry import LikenessCheck, sample_key
 from holdfast.rows.mixing import (
     Dosed,
     check_supply,
@@ -41,6 +46,8 @@ from holdfast.rows.style import Donor
 from holdfast.rows.triples import TokenEnds
 from holdfast.text import normalise
 from holdfast.types import Conversation, Dropped
+
+T = TypeVar("T")
 
 HOLD_OUT_MOST = 200
 HOLD_OUT_SHARE = 0.05
@@ -206,38 +213,27 @@ class HoldOut:
 
 
 def split_held_out(
-    rows: Iterable[Conversation],
-    keys: Collection[int],
-    seed: int,
-    *,
-    hold: Callable[[Conversation], None],
-    drop: Callable[[Dropped], None],
-) -> Iterator[Conversation]:
-    """Rows to train on; the held-out ones go to `hold`, once each, their duplicates to `drop`."""
+    entries: Iterable[Entry], *, hold: Callable[[Entry], None], drop: Callable[[Dropped], None]
+) -> Iterator[Entry]:
+    """Rows that are not held out; of those that are, the first of each request goes to `hold`."""
     held: set[int] = set()
-    for row in rows:
-        key = request_key(row.request, seed) if keys else None
-        if key is None or key not in keys:
-            yield row
-        elif key in held:
-            drop(Dropped(row.id, row.source, "same request as a held-out row"))
+    for entry in entries:
+        if entry.split != "held-out":
+            yield entry
+        elif entry.key in held:
+            drop(Dropped(entry.id, entry.source, "same request as a held-out row"))
         else:
-            held.add(key)
-            hold(row)
+            held.add(entry.key)
+            hold(entry)
 
 
-def split_validated(
-    rows: Iterable[Conversation],
-    keys: Collection[int],
-    seed: int,
-    validate: Callable[[Conversation], None],
-) -> Iterator[Conversation]:
+def split_validated(entries: Iterable[Entry], validate: Callable[[Entry], None]) -> Iterator[Entry]:
     """Rows to train on; all rows of the validation requests go to `validate`."""
-    for row in rows:
-        if keys and request_key(row.request, seed) in keys:
-            validate(row)
+    for entry in entries:
+        if entry.split == "validation":
+            validate(entry)
         else:
-            yield row
+            yield entry
 
 
 # --- plan -----------------------------------------------------------------------------------------
@@ -287,6 +283,11 @@ def dose_notes(requests: Sequence[Request], dosed: Sequence[Dosed]) -> list[str]
         "mixture, more than was asked for"
         for r, d in zip(requests, dosed, strict=True)
         if r.at_least and d.rows == r.at_least and r.count is None
+    ]
+    notes += [
+        f"`{d.source}` adds no row (asked: {d.asked}): give a larger dose with `{d.pool}.count`"
+        for r, d in zip(requests, dosed, strict=True)
+        if not d.rows and 0 not in (r.count, r.share, r.ratio)
     ]
     safety = sum(d.rows for d in dosed if d.pool == "safety")
     if 0 < safety < FEW_SAFETY_ROWS:
@@ -404,9 +405,7 @@ def _shaped(
 # --- write ----------------------------------------------------------------------------------------
 
 
-def interleave(
-    user: Iterable[Conversation], added: Sequence[Conversation], user_rows: int
-) -> Iterator[Conversation]:
+def interleave(user: Iterable[T], added: Sequence[T], user_rows: int) -> Iterator[T]:
     """Added rows spread evenly among the user's, for trainers that do not shuffle."""
     placed = 0
     for number, row in enumerate(user, start=1):
@@ -418,6 +417,66 @@ def interleave(
     yield from added[placed:]
 
 
+Split = Literal["train", "validation", "held-out"]
+
+
+class Entry(NamedTuple):
+    """A row on its way to the files: what is written of it, in place of its conversation."""
+
+    id: str
+    source: str
+    split: Split
+    line: str
+    """The row, as JSON."""
+    listed: str
+    """Its line of `ROWS`."""
+    key: int = 0
+    """Of its request (`request_key`), where requests are set aside at all."""
+    sample: int = 0
+    """`mimicry.sample_key`."""
+    match: Match | None = None
+    """The evaluation item that it repeats."""
+
+    @classmethod
+    def of(
+        cls, row: Conversation, split: Split, *, key: int = 0, match: Match | None = None
+    ) -> Entry:
+        """The entry of a row."""
+        about = {"id": row.id, "source": row.source, "hash": row_hash(row), "split": split}
+        line, listed = (f"{dumps(value)}\n" for value in (row, about))
+        return cls(row.id, row.source, split, line, listed, key, sample_key(row), match)
+
+    def row(self) -> Conversation:
+        """The conversation."""
+        return Conversation.from_json(json.loads(self.line))
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """Says of user rows where they go, whatever rows came before them. Can be pickled."""
+
+    seed: int
+    held_out: frozenset[int] = frozenset()
+    """Keys of requests to set aside for measuring."""
+    validated: frozenset[int] = frozenset()
+    """Keys of requests to set aside for validation."""
+    overlap: Callable[[str], Match | None] | None = None
+    """The evaluation item that a request repeats."""
+
+    def __call__(self, rows: Iterable[Conversation]) -> list[Entry]:
+        """The rows as entries, in order."""
+        return list(map(self._sorted, rows))
+
+    def _sorted(self, row: Conversation) -> Entry:
+        key = request_key(row.request, self.seed) if self.held_out or self.validated else 0
+        if key in self.held_out:
+            return Entry.of(row, "held-out", key=key)
+        if key in self.validated:
+            return Entry.of(row, "validation", key=key)
+        match = self.overlap(row.request) if self.overlap else None
+        return Entry.of(row, "train", key=key, match=match)
+
+
 class MixtureFiles:
     """The files of a mixture while they are written; whole or absent."""
 
@@ -427,84 +486,86 @@ class MixtureFiles:
             name: stack.enter_context(atomic_writer(folder / name)) for name in ARTEFACTS
         }
 
-    def train(self, row: Conversation) -> None:
+    def train(self, entry: Entry) -> None:
         """A row to train on."""
-        self.mixture.by_source[row.source] = self.mixture.by_source.get(row.source, 0) + 1
-        self._put(MIXTURE, row)
-        self._put_row(row, "train")
+        _count(self.mixture.by_source, entry.source)
+        self._put(MIXTURE, entry)
+        if entry.match is not None:
+            self._overlap(entry.id, entry.match)
 
-    def validate(self, row: Conversation) -> None:
+    def validate(self, entry: Entry) -> None:
         """A row to watch the loss on."""
-        self.mixture.validation[row.source] = self.mixture.validation.get(row.source, 0) + 1
-        self._put(VALIDATION, row)
-        self._put_row(row, "validation")
+        _count(self.mixture.validation, entry.source)
+        self._put(VALIDATION, entry)
 
-    def hold(self, row: Conversation) -> None:
+    def hold(self, entry: Entry) -> None:
         """A row to measure the tuned model with."""
         self.mixture.held_out += 1
-        self._put(HELD_OUT, row)
-        self._put_row(row, "held-out")
+        self._put(HELD_OUT, entry)
 
     def drop(self, row: Dropped) -> None:
         """A row set aside."""
         self.mixture.dropped += 1
-        self._put(DROPPED, row)
+        self._files[DROPPED].write(dumps(row) + "\n")
 
-    def overlap(self, row: Conversation, match: Match) -> None:
+    def _overlap(self, row: str, match: Match) -> None:
         """A user row in training that repeats an evaluation item."""
-        self.mixture.overlap[match.kind] = self.mixture.overlap.get(match.kind, 0) + 1
-        self._put(OVERLAP, {"id": row.id, "item": match.name, "kind": match.kind,
-                            "likeness": round(match.likeness, 4)})  # fmt: skip
+        _count(self.mixture.overlap, match.kind)
+        about = {"id": row, "item": match.name, "kind": match.kind,
+                 "likeness": round(match.likeness, 4)}  # fmt: skip
+        self._files[OVERLAP].write(dumps(about) + "\n")
 
-    def _put_row(self, row: Conversation, split: str) -> None:
-        self._put(ROWS, {"id": row.id, "source": row.source, "hash": row_hash(row), "split": split})
+    def _put(self, name: str, entry: Entry) -> None:
+        self._files[name].write(entry.line)
+        self._files[ROWS].write(entry.listed)
 
-    def _put(self, name: str, value: Any) -> None:
-        self._files[name].write(dumps(value) + "\n")
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 def write_mixture(
     folder: Path,
     rows: Iterable[Conversation],
     drawn: Drawn,
+    sorting: Sorting,
     *,
-    held_out: Collection[int],
-    validated: Collection[int] = (),
     user_rows: int,
-    seed: int,
     dropped: Sequence[Dropped] = (),
-    overlap: Callable[[str], Match | None] = lambda request: None,
+    watch: LikenessCheck | None = None,
+    count: int | None = None,
 ) -> Mixture:
     """Stream the mixture and what was kept from it into the run folder (`ARTEFACTS`).
 
     Args:
         folder: the run folder.
-        rows: all user rows, as read.
+        rows: all user rows, as read; those of a source are sorted in several processes.
         drawn: the mitigations' rows.
-        held_out: keys of requests to set aside for measuring.
-        validated: keys of requests to set aside for validation.
+        sorting: where each of the user's rows goes.
         user_rows: how many user rows remain to be trained on.
-        seed: the run's.
         dropped: rows that were set aside before, with their reasons.
-        overlap: the evaluation item that a request repeats.
+        watch: sees the rows to train on.
+        count: processes, where there are many rows; None: as many as there are cores.
 
     Raises:
         DataError: the data is not what the doses were computed for.
     """
     make_folder(folder)
+    batches = rows.mapped(sorting, count) if isinstance(rows, RowStream) else [sorting(rows)]
+    entries = track(chain.from_iterable(batches), "prepare", total=user_rows)
     with ExitStack() as stack:
         files = MixtureFiles(folder, stack)
         for reject in dropped:
             files.drop(reject)
-        left = split_held_out(rows, held_out, seed, hold=files.hold, drop=files.drop)
-        user = split_validated(left, validated, seed, files.validate)
-        for row in interleave(user, drawn.rows, user_rows):
-            files.train(row)
-            match = overlap(row.request) if row.source == "user" else None
-            if match is not None:
-                files.overlap(row, match)
+        left = split_held_out(entries, hold=files.hold, drop=files.drop)
+        user = split_validated(left, files.validate)
+        added = [Entry.of(row, "train") for row in drawn.rows]
+        for entry in interleave(user, added, user_rows):
+            files.train(entry)
+            if watch is not None:
+                watch.consider(entry.source, entry.sample, entry.row)
         for row in drawn.validation:
-            files.validate(row)
+            files.validate(Entry.of(row, "validation"))
         found = files.mixture.user_rows
         if found != user_rows:
             raise DataError(

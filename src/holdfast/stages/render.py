@@ -15,18 +15,19 @@ from typing import Any
 from holdfast.errors import DataError
 from holdfast.files import make_folder, write_json, write_jsonl, write_text
 from holdfast.processes.workers import in_order, processes
-from holdfast.progress import say
+from holdfast.progress import say, track
 from holdfast.rendering.render import Renderer, Tally
-from holdfast.rendering.rendered import write_rendered
+from holdfast.rendering.rendered import RenderedBatch, write_batches, write_rendered
 from holdfast.rendering.show import marked
 from holdfast.rows.preference import both_sides, is_pair
+from holdfast.rows.stored import StoredRows
 from holdfast.types import Conversation, Rendered
 
 PREVIEW = 10
 
 
-ALONE = 4096
-"""So many rows are rendered before other processes are started, which takes them seconds."""
+ALONE = 1024
+"""So many rows are rendered before other processes are started, which takes them half a second."""
 BATCH = 512
 
 
@@ -37,7 +38,7 @@ def render(
 
     Args:
         renderer: under the prompting of training.
-        rows: in the order in which they are stored.
+        rows: in the order in which they are stored; `StoredRows` are read where they are rendered.
         folder: is made.
         count: processes, where there are many rows; None: as many as there are cores.
 
@@ -50,10 +51,8 @@ def render(
     """
     make_folder(folder)
     tally = Tally()
-    rendered, shown = tee(_rendered(renderer, rows, tally, count))
-    preview = list(islice(shown, PREVIEW))
-    del shown
-    write_rendered(folder, rendered)
+    preview: list[Rendered] = []
+    write_batches(folder, _rendered(renderer, rows, tally, count, preview))
     write_text(folder / "preview.txt", "\n\n".join(_entries(renderer, preview)) + "\n")
     write_jsonl(folder / "dropped.jsonl", tally.dropped)
     write_json(folder / "tally.json", tally)
@@ -70,24 +69,39 @@ class _Part:
 
     renderer: Renderer
 
-    def __call__(self, rows: list[Conversation]) -> tuple[list[Rendered], Tally]:
+    def __call__(self, rows: Iterable[Conversation]) -> tuple[RenderedBatch, Tally]:
         tally = Tally(rows=1)  # a template that failed on every row would have been found before
         rendered = list(self.renderer.rows(rows, tally))
         tally.rows -= 1
-        return rendered, tally
+        return RenderedBatch.of(rendered), tally
 
 
 def _rendered(
-    renderer: Renderer, rows: Iterable[Conversation], tally: Tally, count: int | None
-) -> Iterator[Rendered]:
-    """Rows in order, the later ones rendered by several processes."""
-    rows = iter(rows)
+    renderer: Renderer,
+    rows: Iterable[Conversation],
+    tally: Tally,
+    count: int | None,
+    preview: list[Rendered],
+) -> Iterator[RenderedBatch]:
+    """Rows in order, the later ones rendered by several processes; the first go to `preview`."""
+    batches = track(_batches(rows), "render")
     count = processes() if count is None else count
-    yield from renderer.rows(rows if count == 1 else islice(rows, ALONE), tally)
-    batches = iter(lambda: list(islice(rows, BATCH)), [])
-    for rendered, part in in_order(_Part(renderer), batches, count):
+    for batch in batches:
+        rendered = list(renderer.rows(batch, tally))
+        preview += rendered[: PREVIEW - len(preview)]
+        yield RenderedBatch.of(rendered)
+        if count > 1 and tally.rows >= ALONE:
+            break
+    for packed, part in in_order(_Part(renderer), batches, count):
         tally.take(part)
-        yield from rendered
+        yield packed
+
+
+def _batches(rows: Iterable[Conversation]) -> Iterator[Iterable[Conversation]]:
+    if isinstance(rows, StoredRows):
+        return rows.batches(BATCH)
+    source = iter(rows)
+    return iter(lambda: list(islice(source, BATCH)), [])
 
 
 def render_pairs(renderer: Renderer, rows: Iterable[Conversation], folder: Path) -> int:

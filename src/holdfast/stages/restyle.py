@@ -12,13 +12,16 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from holdfast.engines import Engine
 from holdfast.files import digest
+from holdfast.progress import track
 from holdfast.rendering.prompting import Prompting
 from holdfast.rows.induction import Format
+from holdfast.rows.load import RowStream
 from holdfast.rows.style import Donor
 from holdfast.stages.prepare import request_key
 from holdfast.stages.reform import Drop, Rewriting, loses, rewrite
@@ -36,7 +39,11 @@ _REFUSED = re.compile(r"^\W*(?:i'm |i am )?(?:sorry|i can't|i cannot|i won't|as 
 
 
 def donors(
-    rows: Iterable[Conversation], formats: Sequence[Format], beyond: Collection[int], seed: int
+    rows: Iterable[Conversation],
+    formats: Sequence[Format],
+    beyond: Collection[int],
+    seed: int,
+    count: int | None = None,
 ) -> list[list[Donor]]:
     """For each format, some of its rows; the same in any order of the rows.
 
@@ -45,23 +52,48 @@ def donors(
         formats: theirs.
         beyond: keys of requests (`prepare.request_key`) that must not be trained on in any form.
         seed: of the choice.
+        count: processes, where there are many rows; None: as many as there are cores.
     """
-    heaps: list[list[tuple[int, Donor]]] = [[] for _ in formats]
-    for row in rows:
-        key = request_key(row.request, seed)
-        if key in beyond:
-            continue
-        for worn, heap in zip(formats, heaps, strict=True):
-            slots = worn.slots(row.request) if worn.fits(row) else None
-            if slots is None:
-                continue
-            entry = (-key, Donor(slots, row.reply))
-            if len(heap) < DONORS:
-                heapq.heappush(heap, entry)
-            elif entry > heap[0]:
-                heapq.heapreplace(heap, entry)
-            break
+    choice = _Choice(tuple(formats), frozenset(beyond), seed)
+    batches = rows.mapped(choice, count) if isinstance(rows, RowStream) else [choice(rows)]
+    heaps: list[list[_Keyed]] = [[] for _ in formats]
+    for some in track(batches, "slots"):
+        for heap, kept in zip(heaps, some, strict=True):
+            for entry in kept:
+                _keep(heap, entry)
     return [[donor for _, donor in sorted(heap, reverse=True)] for heap in heaps]
+
+
+_Keyed = tuple[int, Donor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The rows of a batch that could be among those kept."""
+
+    formats: tuple[Format, ...]
+    beyond: frozenset[int]
+    seed: int
+
+    def __call__(self, rows: Iterable[Conversation]) -> list[list[_Keyed]]:
+        heaps: list[list[_Keyed]] = [[] for _ in self.formats]
+        for row in rows:
+            key = request_key(row.request, self.seed)
+            if key in self.beyond:
+                continue
+            for worn, heap in zip(self.formats, heaps, strict=True):
+                slots = worn.slots(row.request) if worn.fits(row) else None
+                if slots is not None:
+                    _keep(heap, (-key, Donor(slots, row.reply)))
+                    break
+        return heaps
+
+
+def _keep(heap: list[_Keyed], entry: _Keyed) -> None:
+    if len(heap) < DONORS:
+        heapq.heappush(heap, entry)
+    elif entry > heap[0]:
+        heapq.heapreplace(heap, entry)
 
 
 def examples_of(found: Sequence[Sequence[Donor]]) -> list[str]:
