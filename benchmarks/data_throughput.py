@@ -1,7 +1,7 @@
 """What reading, auditing, mixing and rendering cost, beside bare tokenisation: prints `## Data`.
 
-    python benchmarks/data_throughput.py [--rows 10000,30000,100000] [--processes 2]
-    python benchmarks/data_throughput.py --rows 100000,300000,1000000
+    python benchmarks/data_throughput.py [--rows 10000,100000] [--processes 2]
+    python benchmarks/data_throughput.py --rows 1000000
 
 Made-up rows (`audit_throughput.py`) go through the stages of a run. Each stage and size is a
 process of its own, so that its peak of memory is its own; what it builds on (the audit, the
@@ -337,7 +337,7 @@ def goals(
 def main() -> None:
     """Measure one stage, or all of them and print the section."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", default="10000,30000,100000")
+    parser.add_argument("--rows", default="10000,100000")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--model", help="also rank rows by this model")
     parser.add_argument("--stage", choices=WORK, help=argparse.SUPPRESS)
