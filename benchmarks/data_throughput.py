@@ -332,7 +332,8 @@ def goals(
          sum(ratios.values()) <= RATIO, "rendering tokenises the same text; the rest comes on top"),
         *(() if most is None else [
             (f"peak memory ≤ {BYTES} bytes a row", f"{memory[most]:,.0f} ({STAGES[most]})",
-             memory[most] <= BYTES, "buffers of fixed size, full at 100,000 rows; what is spilled, mapped"),
+             memory[most] <= BYTES,
+             "buffers of fixed size, full at 100,000 rows; what is spilled, mapped"),
         ]),
         (f"`--help` ≤ {HELP_S} s", f"{helped:.2f} s", helped <= HELP_S, "imports"),
         (f"`audit` of 1,000 rows ≤ {AUDIT_S} s", f"{audited:.2f} s", audited <= AUDIT_S,
