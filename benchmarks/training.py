@@ -585,7 +585,7 @@ def _goals(found: list[dict[str, Any]], mixed: dict[str, dict[str, Any]]) -> Ite
         )
         yield (
             f"| {name}, at equal lengths and labels | {middle['own']:+.1f} % "
-            f"| {_met(middle['own'] <= 2)} | the steps make the same calls; what differs was not found |"
+            f"| {_met(middle['own'] <= 2)} | the steps make the same calls; cause not found |"
         )
 
 
